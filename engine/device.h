@@ -1,0 +1,58 @@
+/* The device that a run computes on: a back end, its stream, and its memory counted by purpose. */
+#ifndef FC_ENGINE_DEVICE_H
+#define FC_ENGINE_DEVICE_H
+
+#include "kernels/kernels.h"
+
+#include <stdio.h>
+
+/* What device memory is for: the table that is printed at start-up and when memory runs out. */
+enum fc_purpose {
+    FC_MEM_WEIGHTS,
+    FC_MEM_PACKED,      /* weights in GEMM layout, for generation */
+    FC_MEM_MASTER,      /* fp32 master weights */
+    FC_MEM_GRADIENTS,
+    FC_MEM_MOMENTS,     /* Adam's m and v */
+    FC_MEM_ACTIVATIONS, /* kept for backward, and scratch of a pass */
+    FC_MEM_CACHE,       /* KV cache */
+    FC_MEM_STAGING,     /* host <-> device */
+    FC_MEM_PURPOSES
+};
+
+struct fc_device {
+    const struct fc_kernels *k;
+    struct fc_stream *stream;
+    char name[32];                 /* "cpu" */
+    size_t used[FC_MEM_PURPOSES];  /* bytes now */
+    size_t peak;                   /* most bytes in use at once, all purposes together */
+};
+
+/* name: "cpu", "auto" (the best there is), later "cuda:N". threads 0: all cores. FC_ERR_USAGE for
+ * an unknown name, FC_ERR_UNSUPPORTED for one that this build or machine lacks. */
+enum fc_code fc_device_open(struct fc_device *dev, const char *name, int threads,
+                            struct fc_error *err);
+void fc_device_close(struct fc_device *dev); /* a zeroed struct is fine */
+
+/* Device memory for a purpose, not initialised. NULL with *err, whose text says what every purpose
+ * holds and which flag lowers it. Free with the same purpose and size. */
+void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpose,
+                      struct fc_error *err);
+void fc_device_free(struct fc_device *dev, void *p, size_t bytes, enum fc_purpose purpose);
+/* Counts memory that someone else allocated for us (packed weights): may be negative. */
+void fc_device_count(struct fc_device *dev, long long bytes, enum fc_purpose purpose);
+
+const char *fc_purpose_name(enum fc_purpose purpose);
+/* One line a purpose in use: name and MiB. */
+void fc_device_print_memory(const struct fc_device *dev, FILE *out);
+
+/* A bump allocator over one block, sized up front: no allocation in a training or decode step.
+ * Take everything in a dry run with base == NULL to learn `used`, then again with memory. */
+struct fc_arena {
+    unsigned char *base;
+    size_t used, size;
+};
+/* count elements of size bytes, 64-byte aligned; NULL in a dry run. Overflow of the block is a
+ * bug of the caller and aborts in debug builds. */
+void *fc_arena_take(struct fc_arena *a, size_t count, size_t size);
+
+#endif

@@ -1,0 +1,42 @@
+/* A model on a device: its weights in one flat buffer in the layout of the parameter table, and,
+ * for inference, packed copies of its matrices. */
+#ifndef FC_ENGINE_MODEL_H
+#define FC_ENGINE_MODEL_H
+
+#include "engine/device.h"
+#include "models/model_file.h"
+
+struct fc_model {
+    struct fc_device *dev;              /* borrowed; outlives the model */
+    struct fc_model_config config;
+    struct fc_params params;
+    enum fc_dtype dtype;
+    void *weights;                      /* [params.total] dtype, on the device */
+    float *rope;                        /* [n_ctx_rope, HS]: HS/2 cosines, then HS/2 sines */
+    size_t n_ctx;                       /* positions that `rope` covers */
+    struct fc_packed **packed;          /* one per parameter, NULL for vectors; or NULL */
+    size_t packed_bytes;
+    struct fc_heads heads;
+};
+
+/* Loads all weights, converted to dtype. max_ctx limits the positions (0: the config's own).
+ * FC_ERR_UNSUPPORTED names a feature of the config that the engine lacks. */
+enum fc_code fc_model_load(struct fc_model *m, struct fc_device *dev,
+                           const struct fc_model_file *file, enum fc_dtype dtype, size_t max_ctx,
+                           struct fc_error *err);
+/* The same model with all weights zero: for tests and for loading a checkpoint into. */
+enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
+                             const struct fc_model_config *config, enum fc_dtype dtype,
+                             size_t max_ctx, struct fc_error *err);
+void fc_model_free(struct fc_model *m);
+
+/* Packs every matrix for gemm_packed (again, after training changed the weights). */
+enum fc_code fc_model_pack(struct fc_model *m, struct fc_error *err);
+void fc_model_unpack(struct fc_model *m);
+
+/* The weights of one tensor on the device; NULL if the model has none of this kind. When tied,
+ * FC_P_HEAD gives the embedding. */
+void *fc_model_weight(const struct fc_model *m, enum fc_param_kind kind, size_t layer);
+struct fc_packed *fc_model_packed(const struct fc_model *m, enum fc_param_kind kind, size_t layer);
+
+#endif

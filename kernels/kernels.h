@@ -1,0 +1,228 @@
+/* Every numeric operation of the engine, declared once for all back ends.
+ *
+ * A back end is one table of functions, `struct fc_kernels`; kernels/cpu and kernels/cuda hold
+ * twins of the same file and function names. Everything above (engine/, privacy/) calls through
+ * the table and never learns which one it has.
+ *
+ * Conventions, true for every entry unless it says otherwise:
+ *  - `s` is the stream. Work is ordered on it and may still run when the call returns. Pointers
+ *    are device memory of the stream's back end: the host must not read or write them directly.
+ *  - Matrices are row-major and dense. T rows (tokens), C channels (model width), NH query heads,
+ *    NKV key/value heads (NH a multiple of NKV), HS head size, F feed-forward width, V vocabulary,
+ *    B sequences. `Q = (NH + 2 NKV) HS` is the width of a fused row [q heads | k heads | v heads].
+ *  - `dt` is the dtype of activations and weights (FC_F32 or FC_BF16; FC_F16 on CUDA). Statistics,
+ *    gradients of weights and accumulators are fp32. Outputs are overwritten; "+=" marks those that
+ *    are accumulated.
+ *  - No operation allocates; scratch is passed in where one needs it.
+ *  - Errors are sticky: the first one is kept in the stream, later operations do nothing, and
+ *    `sync` returns it. So a forward pass is written without a test after every line.
+ *  - Results are the same bits in every run, whatever the number of threads.
+ */
+#ifndef FC_KERNELS_KERNELS_H
+#define FC_KERNELS_KERNELS_H
+
+#include "base/dtype.h"
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct fc_stream; /* private to the back end */
+struct fc_packed; /* a weight matrix in the layout that the back end's GEMM likes best */
+
+/* y[m,n] = op(a) op(b) (+ y): GEMM with fp32 accumulation. */
+struct fc_gemm {
+    const void *a, *b;       /* a: [m,k], or [k,m] if trans_a; b: [k,n], or [n,k] if trans_b */
+    void *y;                 /* [m,n] */
+    size_t m, n, k;
+    size_t lda, ldb, ldy;    /* elements between rows as stored */
+    bool trans_a, trans_b;
+    bool accumulate;         /* y += instead of y = ; only with y_type FC_F32 */
+    enum fc_dtype type;      /* of a and b */
+    enum fc_dtype y_type;    /* FC_F32, or `type` */
+};
+
+/* Shape of attention. */
+struct fc_heads {
+    size_t nh, nkv, hs;
+    float scale; /* of q.k before the softmax; 1/sqrt(hs) for the usual families */
+};
+
+/* A paged KV cache of one layer: page p, slot i, kv head h, channel c at
+ * ((p * page_size + i) * nkv + h) * hs + c, for keys and for values. */
+struct fc_pages {
+    void *keys, *values; /* dtype dt */
+    size_t page_size;    /* tokens in a page */
+};
+
+/* AdamW (Loshchilov and Hutter 2019), as torch.optim.AdamW orders it. */
+struct fc_adamw {
+    float lr, beta1, beta2, eps, weight_decay;
+    float grad_scale; /* every gradient is multiplied by this first: 1/loss scale times clipping */
+    uint64_t step;    /* 1 at the first call; enters the bias correction */
+};
+
+/* How to choose one token. */
+struct fc_sampling {
+    float temperature; /* 0: greedy (the highest logit, lowest id first on a tie) */
+    uint32_t top_k;    /* 0: no limit */
+    float top_p;       /* 1: no limit */
+    uint64_t seed, stream, position; /* the draw is fc_philox_uniform(seed, stream, position) */
+};
+
+struct fc_kernels {
+    const char *name; /* "cpu", "cuda" */
+
+    /* ---- memory and order (memory.c) ---------------------------------------------------- */
+
+    /* Opens a stream on device `index`; `threads` 0 means all cores (CPU only). NULL with *err. */
+    struct fc_stream *(*stream_open)(int index, int threads, struct fc_error *err);
+    void (*stream_close)(struct fc_stream *s);
+    /* Device memory, 64-byte aligned, not initialised. NULL with *err (FC_ERR_MEMORY). */
+    void *(*alloc)(struct fc_stream *s, size_t bytes, struct fc_error *err);
+    void (*free)(struct fc_stream *s, void *p);
+    void (*upload)(struct fc_stream *s, void *device, const void *host, size_t bytes);
+    void (*download)(struct fc_stream *s, void *host, const void *device, size_t bytes);
+    void (*copy)(struct fc_stream *s, void *to, const void *from, size_t bytes);
+    void (*zero)(struct fc_stream *s, void *p, size_t bytes);
+    /* Waits for all work; returns the first error since the last sync and clears it. */
+    enum fc_code (*sync)(struct fc_stream *s, struct fc_error *err);
+    /* Whether GEMM in this dtype runs at the machine's own speed ("bf16 where the CPU has it"). */
+    bool (*has_fast)(struct fc_stream *s, enum fc_dtype dt);
+
+    /* ---- matrix products (gemm.c) ------------------------------------------------------- */
+
+    void (*gemm)(struct fc_stream *s, const struct fc_gemm *g);
+    /* A copy of w [n,k] in GEMM layout, for inference where weights do not change. Owner: the
+     * caller, with unpack. The source is no longer needed after sync. NULL: error in the stream. */
+    struct fc_packed *(*pack)(struct fc_stream *s, const void *w, size_t n, size_t k,
+                              enum fc_dtype dt);
+    void (*unpack)(struct fc_stream *s, struct fc_packed *w);
+    /* y[m,n] = x[m,k] w[n,k]^T for a packed w; y_type FC_F32 or w's dtype. Rows go through the
+     * product in blocks of fixed size, so a row's result has the same bits whatever m is and
+     * wherever the row lies (batch invariance of generation). */
+    void (*gemm_packed)(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
+                        const struct fc_packed *w, size_t m);
+
+    /* ---- embedding (embedding.c) --------------------------------------------------------- */
+
+    /* out[T,C] = table[ids[t]]. ids < V, checked by the caller. */
+    void (*embed_forward)(struct fc_stream *s, void *out, const void *table, const int32_t *ids,
+                          size_t T, size_t C, enum fc_dtype dt);
+    /* dtable[V,C] fp32 += dout[T,C] by ids, summed in the order of t for every id (deterministic).
+     * scratch: 2 T int32. */
+    void (*embed_backward)(struct fc_stream *s, float *dtable, const void *dout,
+                           const int32_t *ids, int32_t *scratch, size_t T, size_t C, size_t V,
+                           enum fc_dtype dt);
+
+    /* ---- norms (norm.c) ------------------------------------------------------------------ */
+
+    /* x[T,C] += delta[T,C] (if delta is not NULL), then y = x * rstd * weight with
+     * rstd[t] = 1/sqrt(mean(x^2) + eps). x is rounded to dt before it is squared, so that backward
+     * sees the same x. rstd (may be NULL) is kept for backward. RMSNorm, Zhang and Sennrich 2019. */
+    void (*rmsnorm_forward)(struct fc_stream *s, void *y, void *x, const void *delta, float *rstd,
+                            const void *weight, float eps, size_t T, size_t C, enum fc_dtype dt);
+    /* dx[T,C] += d loss/d x; dweight[C] fp32 += . scratch: 64 C floats. */
+    void (*rmsnorm_backward)(struct fc_stream *s, void *dx, float *dweight, const void *dy,
+                             const void *x, const float *rstd, const void *weight, float *scratch,
+                             size_t T, size_t C, enum fc_dtype dt);
+
+    /* ---- rotary positions (rope.c) -------------------------------------------------------- */
+
+    /* Rotates the q and k heads of qkv[T,Q] in place, halves convention (channel i with i+HS/2, as
+     * Hugging Face stores Llama). table[max_pos, HS] fp32: HS/2 cosines, then HS/2 sines.
+     * positions[T] < max_pos. `backward` rotates by the negative angle. Su et al. 2021. */
+    void (*rope)(struct fc_stream *s, void *qkv, const int32_t *positions, const float *table,
+                 size_t T, const struct fc_heads *h, bool backward, enum fc_dtype dt);
+
+    /* ---- attention over packed sequences (attention.c) ------------------------------------ */
+
+    /* Causal attention within each sequence b: rows starts[b] .. starts[b+1]-1; starts[B] = T;
+     * `starts` is *host* memory (the shape of the work, not data). out[T, NH HS]; lse[T, NH] fp32,
+     * log of the softmax's denominator, kept for backward. No T x T matrix is stored (Dao 2023). */
+    void (*attention_forward)(struct fc_stream *s, void *out, float *lse, const void *qkv,
+                              const int32_t *starts, size_t B, const struct fc_heads *h,
+                              enum fc_dtype dt);
+    /* dqkv[T,Q] overwritten. scratch: T NH floats. */
+    void (*attention_backward)(struct fc_stream *s, void *dqkv, const void *dout, const void *out,
+                               const float *lse, const void *qkv, float *scratch,
+                               const int32_t *starts, size_t B, const struct fc_heads *h,
+                               enum fc_dtype dt);
+
+    /* ---- attention over a paged cache (paged_attention.c) ---------------------------------- */
+
+    /* Stores k and v of qkv[T,Q] at cache slots[T] (page * page_size + index). */
+    void (*cache_write)(struct fc_stream *s, const struct fc_pages *pages, const void *qkv,
+                        const int32_t *slots, size_t T, const struct fc_heads *h,
+                        enum fc_dtype dt);
+    /* out[T, NH HS]: row t attends to the first lengths[t] tokens of the cache whose pages are
+     * tables[t * table_width ...] (its own token included, written before). Serves decode and
+     * chunked prefill alike. The order of summation depends on lengths[t] only. */
+    void (*paged_attention)(struct fc_stream *s, void *out, const void *qkv,
+                            const struct fc_pages *pages, const int32_t *tables,
+                            size_t table_width, const int32_t *lengths, size_t T,
+                            const struct fc_heads *h, enum fc_dtype dt);
+
+    /* ---- feed-forward activation (activation.c) --------------------------------------------- */
+
+    /* gate_up[T,2F] = [gate | up]; out[T,F] = silu(gate) * up (SwiGLU, Shazeer 2020). */
+    void (*swiglu_forward)(struct fc_stream *s, void *out, const void *gate_up, size_t T,
+                           size_t F, enum fc_dtype dt);
+    /* dgate_up[T,2F] from dout[T,F]. */
+    void (*swiglu_backward)(struct fc_stream *s, void *dgate_up, const void *dout,
+                            const void *gate_up, size_t T, size_t F, enum fc_dtype dt);
+
+    /* ---- bias, rows, casts (rows.c) ---------------------------------------------------------- */
+
+    /* y[T,N] += bias[N]. */
+    void (*bias_forward)(struct fc_stream *s, void *y, const void *bias, size_t T, size_t N,
+                         enum fc_dtype dt);
+    /* dbias[N] fp32 += column sums of dy[T,N]. scratch: 64 N floats. */
+    void (*bias_backward)(struct fc_stream *s, float *dbias, const void *dy, float *scratch,
+                          size_t T, size_t N, enum fc_dtype dt);
+    /* out[n,C] = in[rows[i]]. */
+    void (*gather_rows)(struct fc_stream *s, void *out, const void *in, const int32_t *rows,
+                        size_t n, size_t C, enum fc_dtype dt);
+    /* out[rows[i]] = in[i]; rows not named are left as they are. rows must be distinct. */
+    void (*scatter_rows)(struct fc_stream *s, void *out, const void *in, const int32_t *rows,
+                         size_t n, size_t C, enum fc_dtype dt);
+    void (*cast)(struct fc_stream *s, void *to, enum fc_dtype to_type, const void *from,
+                 enum fc_dtype from_type, size_t n);
+
+    /* ---- classifier (classifier.c) ------------------------------------------------------------ */
+
+    /* Softmax cross-entropy of logits[n,V] (dtype lt) against targets[n]: losses[n] fp32 =
+     * -log softmax(logits)[target], unweighted. If weights is not NULL, the gradient
+     * weights[i] * (softmax - onehot) replaces the logits in place. Losses in fp32 from one
+     * pass for maximum and sum. */
+    void (*cross_entropy)(struct fc_stream *s, float *losses, void *logits, const int32_t *targets,
+                          const float *weights, size_t n, size_t V, enum fc_dtype lt);
+
+    /* ---- sampling (sampling.c) ------------------------------------------------------------------ */
+
+    /* ids[n] from logits[n,V] fp32; `how` (n entries) is host memory. Order: temperature, top-k,
+     * top-p over what top-k left, then one uniform against the running sum in descending order of
+     * probability (ties by id). */
+    void (*sample)(struct fc_stream *s, int32_t *ids, const float *logits,
+                   const struct fc_sampling *how, size_t n, size_t V);
+    /* idx[n,m]: the m smallest of scores[n,V] in ascending order, ties and NaN (last) by index;
+     * m <= V. For the rankings of privacy/. */
+    void (*select_smallest)(struct fc_stream *s, int32_t *idx, const float *scores, size_t n,
+                            size_t V, size_t m);
+
+    /* ---- optimizer (optimizer.c) ---------------------------------------------------------------- */
+
+    /* out[0] (fp64) = sum of squares of g[n] fp32, in a fixed order. scratch: 1024 doubles. */
+    void (*sum_squares)(struct fc_stream *s, double *out, const float *g, double *scratch,
+                        size_t n);
+    /* One step over a flat range: master[n], m[n], v[n] fp32 updated from grad[n] fp32; weights[n]
+     * (dt) = master rounded to nearest even. weights may equal master when dt is FC_F32. */
+    void (*adamw)(struct fc_stream *s, void *weights, float *master, float *m, float *v,
+                  const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt);
+};
+
+/* The back ends of this build. */
+extern const struct fc_kernels fc_kernels_cpu;
+
+#endif
