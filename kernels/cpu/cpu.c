@@ -1,0 +1,53 @@
+/* The table of the CPU back end. */
+#include "kernels/cpu/cpu.h"
+
+const struct fc_kernels fc_kernels_cpu = {
+    .name = "cpu",
+
+    .stream_open = fc_cpu_stream_open,
+    .stream_close = fc_cpu_stream_close,
+    .alloc = fc_cpu_alloc,
+    .free = fc_cpu_free,
+    .upload = fc_cpu_upload,
+    .download = fc_cpu_download,
+    .copy = fc_cpu_copy,
+    .zero = fc_cpu_zero,
+    .sync = fc_cpu_sync,
+    .has_fast = fc_cpu_has_fast,
+
+    .gemm = fc_cpu_gemm,
+    .pack = fc_cpu_pack,
+    .unpack = fc_cpu_unpack,
+    .gemm_packed = fc_cpu_gemm_packed,
+
+    .embed_forward = fc_cpu_embed_forward,
+    .embed_backward = fc_cpu_embed_backward,
+
+    .rmsnorm_forward = fc_cpu_rmsnorm_forward,
+    .rmsnorm_backward = fc_cpu_rmsnorm_backward,
+
+    .rope = fc_cpu_rope,
+
+    .attention_forward = fc_cpu_attention_forward,
+    .attention_backward = fc_cpu_attention_backward,
+
+    .cache_write = fc_cpu_cache_write,
+    .paged_attention = fc_cpu_paged_attention,
+
+    .swiglu_forward = fc_cpu_swiglu_forward,
+    .swiglu_backward = fc_cpu_swiglu_backward,
+
+    .bias_forward = fc_cpu_bias_forward,
+    .bias_backward = fc_cpu_bias_backward,
+    .gather_rows = fc_cpu_gather_rows,
+    .scatter_rows = fc_cpu_scatter_rows,
+    .cast = fc_cpu_cast,
+
+    .cross_entropy = fc_cpu_cross_entropy,
+
+    .sample = fc_cpu_sample,
+    .select_smallest = fc_cpu_select_smallest,
+
+    .sum_squares = fc_cpu_sum_squares,
+    .adamw = fc_cpu_adamw,
+};
