@@ -4,10 +4,10 @@
 #include <string.h>
 
 static const char *const purpose_names[FC_MEM_PURPOSES] = {
-    [FC_MEM_WEIGHTS] = "weights",         [FC_MEM_PACKED] = "packed weights",
-    [FC_MEM_MASTER] = "master weights",   [FC_MEM_GRADIENTS] = "gradients",
-    [FC_MEM_MOMENTS] = "Adam moments",    [FC_MEM_ACTIVATIONS] = "activations",
-    [FC_MEM_CACHE] = "KV cache",          [FC_MEM_STAGING] = "staging",
+    [FC_MEM_WEIGHTS] = "weights",       [FC_MEM_PACKED] = "packed weights",
+    [FC_MEM_MASTER] = "master weights", [FC_MEM_GRADIENTS] = "gradients",
+    [FC_MEM_MOMENTS] = "Adam moments",  [FC_MEM_ACTIVATIONS] = "activations",
+    [FC_MEM_CACHE] = "KV cache",        [FC_MEM_STAGING] = "staging",
 };
 
 const char *fc_purpose_name(enum fc_purpose purpose)

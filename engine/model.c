@@ -1,0 +1,193 @@
+#include "engine/model.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+static enum fc_code check_supported(const struct fc_model_config *c, struct fc_error *err)
+{
+    const struct {
+        bool missing;
+        const char *what;
+    } features[] = {
+        {c->norm != FC_NORM_RMS, "LayerNorm"},
+        {c->position != FC_POSITION_ROPE, "learned positions"},
+        {c->activation != FC_ACT_SILU || !c->gated, "an activation other than SwiGLU"},
+        {c->parallel_residual, "parallel residual"},
+        {c->qk_norm, "q/k norm"},
+        {c->head_size % 2 != 0, "an odd head size"},
+    };
+    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++)
+        if (features[i].missing)
+            return fc_fail(err, FC_ERR_UNSUPPORTED,
+                           "model family \"%s\" needs %s, which this engine does not have; it runs "
+                           "Llama, Mistral and Qwen2 type models",
+                           c->family, features[i].what);
+    return FC_OK;
+}
+
+static size_t rope_bytes(const struct fc_model *m)
+{
+    return m->n_ctx * m->config.head_size * sizeof(float);
+}
+
+static size_t weight_bytes(const struct fc_model *m)
+{
+    return m->params.total * fc_dtype_size(m->dtype);
+}
+
+/* cos and sin for every position, in double and rounded once. */
+static enum fc_code build_rope(struct fc_model *m, struct fc_error *err)
+{
+    size_t half = m->config.head_size / 2;
+    enum fc_code code = FC_ERR_MEMORY;
+    double *freq = fc_alloc(half, sizeof *freq, "rope frequencies", err);
+    float *table = fc_alloc(m->n_ctx * half * 2, sizeof *table, "rope table", err);
+    m->rope = fc_device_alloc(m->dev, rope_bytes(m), FC_MEM_WEIGHTS, err);
+    if (!freq || !table || !m->rope)
+        goto cleanup;
+    fc_config_rope_frequencies(&m->config, freq);
+#pragma omp parallel for schedule(static)
+    for (size_t p = 0; p < m->n_ctx; p++)
+        for (size_t i = 0; i < half; i++) {
+            double angle = (double)p * freq[i];
+            table[p * 2 * half + i] = (float)cos(angle);
+            table[p * 2 * half + half + i] = (float)sin(angle);
+        }
+    m->dev->k->upload(m->dev->stream, m->rope, table, rope_bytes(m));
+    code = m->dev->k->sync(m->dev->stream, err); /* before the host table goes */
+cleanup:
+    free(freq);
+    free(table);
+    return code;
+}
+
+enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
+                             const struct fc_model_config *config, enum fc_dtype dtype,
+                             size_t max_ctx, struct fc_error *err)
+{
+    *m = (struct fc_model){.dev = dev, .config = *config, .dtype = dtype};
+    enum fc_code code = check_supported(config, err);
+    if (code != FC_OK)
+        return code;
+    m->n_ctx = max_ctx && max_ctx < config->n_ctx ? max_ctx : config->n_ctx;
+    m->heads = (struct fc_heads){.nh = config->n_head,
+                                 .nkv = config->n_kv_head,
+                                 .hs = config->head_size,
+                                 .scale = (float)(1.0 / sqrt((double)config->head_size))};
+    code = fc_params_build(&m->params, config, err);
+    if (code == FC_OK) {
+        m->weights = fc_device_alloc(dev, weight_bytes(m), FC_MEM_WEIGHTS, err);
+        if (!m->weights)
+            code = FC_ERR_MEMORY;
+    }
+    if (code == FC_OK) {
+        dev->k->zero(dev->stream, m->weights, weight_bytes(m));
+        code = build_rope(m, err);
+    }
+    if (code != FC_OK)
+        fc_model_free(m);
+    return code;
+}
+
+enum fc_code fc_model_load(struct fc_model *m, struct fc_device *dev,
+                           const struct fc_model_file *file, enum fc_dtype dtype, size_t max_ctx,
+                           struct fc_error *err)
+{
+    enum fc_code code = fc_model_create(m, dev, fc_model_file_config(file), dtype, max_ctx, err);
+    if (code != FC_OK)
+        return code;
+    size_t element = fc_dtype_size(dtype), largest = 0;
+    for (size_t i = 0; i < m->params.n; i++)
+        if (m->params.items[i].count > largest)
+            largest = m->params.items[i].count;
+    void *staging = fc_alloc(largest, element, "weight staging", err);
+    if (!staging)
+        code = FC_ERR_MEMORY;
+    for (size_t i = 0; i < m->params.n && code == FC_OK; i++) {
+        const struct fc_param *p = &m->params.items[i];
+        code = fc_model_file_read(file, p, dtype, staging, err);
+        if (code != FC_OK)
+            break;
+        dev->k->upload(dev->stream, (char *)m->weights + p->offset * element, staging,
+                       p->count * element);
+        code = dev->k->sync(dev->stream, err); /* staging is used again */
+    }
+    free(staging);
+    if (code != FC_OK)
+        fc_model_free(m);
+    return code;
+}
+
+void fc_model_free(struct fc_model *m)
+{
+    if (!m->dev)
+        return;
+    fc_model_unpack(m);
+    fc_device_free(m->dev, m->rope, rope_bytes(m), FC_MEM_WEIGHTS);
+    fc_device_free(m->dev, m->weights, weight_bytes(m), FC_MEM_WEIGHTS);
+    fc_params_free(&m->params);
+    *m = (struct fc_model){0};
+}
+
+/* The embedding is packed too when it is also the output projection. */
+static bool wants_packing(const struct fc_model *m, const struct fc_param *p)
+{
+    return !p->is_vector && (p->kind != FC_P_EMBED || m->config.tied);
+}
+
+enum fc_code fc_model_pack(struct fc_model *m, struct fc_error *err)
+{
+    fc_model_unpack(m);
+    const struct fc_kernels *k = m->dev->k;
+    m->packed = fc_alloc(m->params.n, sizeof(struct fc_packed *), "packed weights", err);
+    if (!m->packed)
+        return FC_ERR_MEMORY;
+    for (size_t i = 0; i < m->params.n; i++) {
+        const struct fc_param *p = &m->params.items[i];
+        if (!wants_packing(m, p))
+            continue;
+        const char *w = (const char *)m->weights + p->offset * fc_dtype_size(m->dtype);
+        m->packed[i] = k->pack(m->dev->stream, w, p->rows, p->cols, m->dtype);
+        if (m->packed[i])
+            m->packed_bytes += p->count * fc_dtype_size(m->dtype);
+    }
+    fc_device_count(m->dev, (long long)m->packed_bytes, FC_MEM_PACKED);
+    enum fc_code code = k->sync(m->dev->stream, err);
+    if (code != FC_OK)
+        fc_model_unpack(m);
+    return code;
+}
+
+void fc_model_unpack(struct fc_model *m)
+{
+    if (!m->packed)
+        return;
+    for (size_t i = 0; i < m->params.n; i++)
+        if (m->packed[i])
+            m->dev->k->unpack(m->dev->stream, m->packed[i]);
+    fc_device_count(m->dev, -(long long)m->packed_bytes, FC_MEM_PACKED);
+    free(m->packed);
+    m->packed = NULL;
+    m->packed_bytes = 0;
+}
+
+static const struct fc_param *find(const struct fc_model *m, enum fc_param_kind kind, size_t layer)
+{
+    if (kind == FC_P_HEAD && m->config.tied)
+        kind = FC_P_EMBED;
+    return fc_params_find(&m->params, kind, layer);
+}
+
+void *fc_model_weight(const struct fc_model *m, enum fc_param_kind kind, size_t layer)
+{
+    const struct fc_param *p = find(m, kind, layer);
+    return p ? (char *)m->weights + p->offset * fc_dtype_size(m->dtype) : NULL;
+}
+
+struct fc_packed *fc_model_packed(const struct fc_model *m, enum fc_param_kind kind, size_t layer)
+{
+    const struct fc_param *p = find(m, kind, layer);
+    return p && m->packed ? m->packed[p - m->params.items] : NULL;
+}

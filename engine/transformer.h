@@ -1,0 +1,32 @@
+/* The training pass of every decoder-only family: forward over a packed batch, fused classifier at
+ * the target positions, backward into fp32 gradients. One block description (models/config.h), one
+ * pass; activations live in one arena sized at creation. */
+#ifndef FC_ENGINE_TRANSFORMER_H
+#define FC_ENGINE_TRANSFORMER_H
+
+#include "engine/batch.h"
+#include "engine/model.h"
+
+struct fc_transformer;
+
+/* Workspace for batches of up to max_T tokens, over a model that outlives it. */
+enum fc_code fc_transformer_create(struct fc_transformer **t, struct fc_model *model, size_t max_T,
+                                   struct fc_error *err);
+void fc_transformer_free(struct fc_transformer *t); /* NULL is fine */
+
+/* Forward only. logits[n, V] fp32, host memory, of the batch's n_targets target rows. For tests
+ * and small uses: scoring at speed is engine/score.h. */
+enum fc_code fc_transformer_logits(struct fc_transformer *t, const struct fc_batch *b,
+                                   float *logits, struct fc_error *err);
+
+/* Forward and backward. losses[n_targets] (host): -log p of each target, unweighted.
+ * gradients[params.total] fp32 on the device += d (sum of weights[i] losses[i]) / d weights, in the
+ * layout of the parameter table. Waits for the device before it returns. */
+enum fc_code fc_transformer_gradients(struct fc_transformer *t, const struct fc_batch *b,
+                                      float *gradients, float *losses, struct fc_error *err);
+
+/* Necessary floating point operations of fc_transformer_gradients on this batch: matrix products
+ * and causal attention, logits at targets only; backward counts twice forward. */
+double fc_transformer_flops(const struct fc_model *model, const struct fc_batch *b);
+
+#endif
