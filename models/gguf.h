@@ -76,7 +76,7 @@ bool fc_gguf_string_is(struct fc_gguf_string string, const char *text);
 /* ---- tensors ----------------------------------------------------------------------------------
  */
 
-/* All of them, in the order of the file. */
+/* All of them, sorted by name. */
 size_t fc_gguf_tensors(const struct fc_gguf *gguf, const struct fc_gguf_tensor **tensors);
 /* NULL if there is none of this name. */
 const struct fc_gguf_tensor *fc_gguf_tensor(const struct fc_gguf *gguf, const char *name);
