@@ -40,8 +40,8 @@ enum fc_code fc_file_read(const char *path, size_t max_len, char **data, size_t 
     enum fc_code code = FC_OK;
     char *buffer = NULL;
     if (size > max_len) {
-        code = fc_fail(err, FC_ERR_INPUT, "%s: %zu bytes, expected at most %zu", path, size,
-                       max_len);
+        code =
+            fc_fail(err, FC_ERR_INPUT, "%s: %zu bytes, expected at most %zu", path, size, max_len);
         goto cleanup;
     }
     buffer = fc_alloc(size + 1, 1, path, err);

@@ -9,8 +9,8 @@
 /* What device memory is for: the table that is printed at start-up and when memory runs out. */
 enum fc_purpose {
     FC_MEM_WEIGHTS,
-    FC_MEM_PACKED,      /* weights in GEMM layout, for generation */
-    FC_MEM_MASTER,      /* fp32 master weights */
+    FC_MEM_PACKED, /* weights in GEMM layout, for generation */
+    FC_MEM_MASTER, /* fp32 master weights */
     FC_MEM_GRADIENTS,
     FC_MEM_MOMENTS,     /* Adam's m and v */
     FC_MEM_ACTIVATIONS, /* kept for backward, and scratch of a pass */
@@ -22,9 +22,9 @@ enum fc_purpose {
 struct fc_device {
     const struct fc_kernels *k;
     struct fc_stream *stream;
-    char name[32];                 /* "cpu" */
-    size_t used[FC_MEM_PURPOSES];  /* bytes now */
-    size_t peak;                   /* most bytes in use at once, all purposes together */
+    char name[32];                /* "cpu" */
+    size_t used[FC_MEM_PURPOSES]; /* bytes now */
+    size_t peak;                  /* most bytes in use at once, all purposes together */
 };
 
 /* name: "cpu", "auto" (the best there is), later "cuda:N". threads 0: all cores. FC_ERR_USAGE for

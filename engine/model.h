@@ -7,14 +7,14 @@
 #include "models/model_file.h"
 
 struct fc_model {
-    struct fc_device *dev;              /* borrowed; outlives the model */
+    struct fc_device *dev; /* borrowed; outlives the model */
     struct fc_model_config config;
     struct fc_params params;
     enum fc_dtype dtype;
-    void *weights;                      /* [params.total] dtype, on the device */
-    float *rope;                        /* [n_ctx_rope, HS]: HS/2 cosines, then HS/2 sines */
-    size_t n_ctx;                       /* positions that `rope` covers */
-    struct fc_packed **packed;          /* one per parameter, NULL for vectors; or NULL */
+    void *weights;             /* [params.total] dtype, on the device */
+    float *rope;               /* [n_ctx_rope, HS]: HS/2 cosines, then HS/2 sines */
+    size_t n_ctx;              /* positions that `rope` covers */
+    struct fc_packed **packed; /* one per parameter, NULL for vectors; or NULL */
     size_t packed_bytes;
     struct fc_heads heads;
 };

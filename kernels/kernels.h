@@ -33,14 +33,14 @@ struct fc_packed; /* a weight matrix in the layout that the back end's GEMM like
 
 /* y[m,n] = op(a) op(b) (+ y): GEMM with fp32 accumulation. */
 struct fc_gemm {
-    const void *a, *b;       /* a: [m,k], or [k,m] if trans_a; b: [k,n], or [n,k] if trans_b */
-    void *y;                 /* [m,n] */
+    const void *a, *b; /* a: [m,k], or [k,m] if trans_a; b: [k,n], or [n,k] if trans_b */
+    void *y;           /* [m,n] */
     size_t m, n, k;
-    size_t lda, ldb, ldy;    /* elements between rows as stored */
+    size_t lda, ldb, ldy; /* elements between rows as stored */
     bool trans_a, trans_b;
-    bool accumulate;         /* y += instead of y = ; only with y_type FC_F32 */
-    enum fc_dtype type;      /* of a and b */
-    enum fc_dtype y_type;    /* FC_F32, or `type` */
+    bool accumulate;      /* y += instead of y = ; only with y_type FC_F32 */
+    enum fc_dtype type;   /* of a and b */
+    enum fc_dtype y_type; /* FC_F32, or `type` */
 };
 
 /* Shape of attention. */
@@ -65,9 +65,9 @@ struct fc_adamw {
 
 /* How to choose one token. */
 struct fc_sampling {
-    float temperature; /* 0: greedy (the highest logit, lowest id first on a tie) */
-    uint32_t top_k;    /* 0: no limit */
-    float top_p;       /* 1: no limit */
+    float temperature;               /* 0: greedy (the highest logit, lowest id first on a tie) */
+    uint32_t top_k;                  /* 0: no limit */
+    float top_p;                     /* 1: no limit */
     uint64_t seed, stream, position; /* the draw is fc_philox_uniform(seed, stream, position) */
 };
 
@@ -112,15 +112,15 @@ struct fc_kernels {
                           size_t T, size_t C, enum fc_dtype dt);
     /* dtable[V,C] fp32 += dout[T,C] by ids, summed in the order of t for every id (deterministic).
      * scratch: 2 T int32. */
-    void (*embed_backward)(struct fc_stream *s, float *dtable, const void *dout,
-                           const int32_t *ids, int32_t *scratch, size_t T, size_t C, size_t V,
-                           enum fc_dtype dt);
+    void (*embed_backward)(struct fc_stream *s, float *dtable, const void *dout, const int32_t *ids,
+                           int32_t *scratch, size_t T, size_t C, size_t V, enum fc_dtype dt);
 
     /* ---- norms (norm.c) ------------------------------------------------------------------ */
 
     /* x[T,C] += delta[T,C] (if delta is not NULL), then y = x * rstd * weight with
      * rstd[t] = 1/sqrt(mean(x^2) + eps). x is rounded to dt before it is squared, so that backward
-     * sees the same x. rstd (may be NULL) is kept for backward. RMSNorm, Zhang and Sennrich 2019. */
+     * sees the same x. rstd (may be NULL) is kept for backward. RMSNorm, Zhang and Sennrich 2019.
+     */
     void (*rmsnorm_forward)(struct fc_stream *s, void *y, void *x, const void *delta, float *rstd,
                             const void *weight, float eps, size_t T, size_t C, enum fc_dtype dt);
     /* dx[T,C] += d loss/d x; dweight[C] fp32 += . scratch: 64 C floats. */
@@ -154,21 +154,20 @@ struct fc_kernels {
 
     /* Stores k and v of qkv[T,Q] at cache slots[T] (page * page_size + index). */
     void (*cache_write)(struct fc_stream *s, const struct fc_pages *pages, const void *qkv,
-                        const int32_t *slots, size_t T, const struct fc_heads *h,
-                        enum fc_dtype dt);
+                        const int32_t *slots, size_t T, const struct fc_heads *h, enum fc_dtype dt);
     /* out[T, NH HS]: row t attends to the first lengths[t] tokens of the cache whose pages are
      * tables[t * table_width ...] (its own token included, written before). Serves decode and
      * chunked prefill alike. The order of summation depends on lengths[t] only. */
     void (*paged_attention)(struct fc_stream *s, void *out, const void *qkv,
-                            const struct fc_pages *pages, const int32_t *tables,
-                            size_t table_width, const int32_t *lengths, size_t T,
-                            const struct fc_heads *h, enum fc_dtype dt);
+                            const struct fc_pages *pages, const int32_t *tables, size_t table_width,
+                            const int32_t *lengths, size_t T, const struct fc_heads *h,
+                            enum fc_dtype dt);
 
     /* ---- feed-forward activation (activation.c) --------------------------------------------- */
 
     /* gate_up[T,2F] = [gate | up]; out[T,F] = silu(gate) * up (SwiGLU, Shazeer 2020). */
-    void (*swiglu_forward)(struct fc_stream *s, void *out, const void *gate_up, size_t T,
-                           size_t F, enum fc_dtype dt);
+    void (*swiglu_forward)(struct fc_stream *s, void *out, const void *gate_up, size_t T, size_t F,
+                           enum fc_dtype dt);
     /* dgate_up[T,2F] from dout[T,F]. */
     void (*swiglu_backward)(struct fc_stream *s, void *dgate_up, const void *dout,
                             const void *gate_up, size_t T, size_t F, enum fc_dtype dt);
@@ -190,7 +189,8 @@ struct fc_kernels {
     void (*cast)(struct fc_stream *s, void *to, enum fc_dtype to_type, const void *from,
                  enum fc_dtype from_type, size_t n);
 
-    /* ---- classifier (classifier.c) ------------------------------------------------------------ */
+    /* ---- classifier (classifier.c) ------------------------------------------------------------
+     */
 
     /* Softmax cross-entropy of logits[n,V] (dtype lt) against targets[n]: losses[n] fp32 =
      * -log softmax(logits)[target], unweighted. If weights is not NULL, the gradient
@@ -199,7 +199,8 @@ struct fc_kernels {
     void (*cross_entropy)(struct fc_stream *s, float *losses, void *logits, const int32_t *targets,
                           const float *weights, size_t n, size_t V, enum fc_dtype lt);
 
-    /* ---- sampling (sampling.c) ------------------------------------------------------------------ */
+    /* ---- sampling (sampling.c) ------------------------------------------------------------------
+     */
 
     /* ids[n] from logits[n,V] fp32; `how` (n entries) is host memory. Order: temperature, top-k,
      * top-p over what top-k left, then one uniform against the running sum in descending order of
@@ -211,7 +212,8 @@ struct fc_kernels {
     void (*select_smallest)(struct fc_stream *s, int32_t *idx, const float *scores, size_t n,
                             size_t V, size_t m);
 
-    /* ---- optimizer (optimizer.c) ---------------------------------------------------------------- */
+    /* ---- optimizer (optimizer.c) ----------------------------------------------------------------
+     */
 
     /* out[0] (fp64) = sum of squares of g[n] fp32, in a fixed order. scratch: 1024 doubles. */
     void (*sum_squares)(struct fc_stream *s, double *out, const float *g, double *scratch,

@@ -11,11 +11,11 @@
 struct fc_example {
     char *id;
     char *question;
-    char **choices;   /* n_choices texts; none for free answers */
+    char **choices; /* n_choices texts; none for free answers */
     size_t n_choices;
-    char *answer;     /* NULL when unknown */
-    size_t label;     /* index of the answer in choices; n_choices when unknown */
-    char *rationale;  /* written by people, NULL if none */
+    char *answer;    /* NULL when unknown */
+    size_t label;    /* index of the answer in choices; n_choices when unknown */
+    char *rationale; /* written by people, NULL if none */
 };
 
 struct fc_dataset {

@@ -24,7 +24,8 @@ const char *fc_model_file_format(const struct fc_model_file *file);
 const struct fc_gguf *fc_model_file_gguf(const struct fc_model_file *file);
 
 /* Reads one tensor of the engine into host memory: parts joined, dequantised, GGUF's row
- * permutation of Llama q and k undone, converted to dtype (nearest even). dst: p->count elements. */
+ * permutation of Llama q and k undone, converted to dtype (nearest even). dst: p->count elements.
+ */
 enum fc_code fc_model_file_read(const struct fc_model_file *file, const struct fc_param *p,
                                 enum fc_dtype dtype, void *dst, struct fc_error *err);
 
@@ -33,7 +34,7 @@ enum fc_code fc_model_file_read(const struct fc_model_file *file, const struct f
  * in the file). Every file appears whole or not at all. The tokenizer is written by
  * fc_tokenizer_save. */
 enum fc_code fc_model_save(const char *folder, const struct fc_model_config *config,
-                           const struct fc_params *params, enum fc_dtype dtype,
-                           const void *weights, struct fc_error *err);
+                           const struct fc_params *params, enum fc_dtype dtype, const void *weights,
+                           struct fc_error *err);
 
 #endif

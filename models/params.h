@@ -8,16 +8,16 @@
 
 /* What the tensor is, per layer or for the whole model. */
 enum fc_param_kind {
-    FC_P_EMBED,      /* [V, C]; also the output projection when tied */
-    FC_P_NORM1,      /* [C] before attention */
-    FC_P_QKV,        /* [Q, C]: q, k and v stacked by rows */
-    FC_P_QKV_BIAS,   /* [Q] */
-    FC_P_OUT,        /* [C, NH HS] */
-    FC_P_OUT_BIAS,   /* [C] */
-    FC_P_NORM2,      /* [C] before the feed-forward block */
-    FC_P_GATE_UP,    /* [2F, C]: gate and up stacked by rows ([F, C] when not gated) */
+    FC_P_EMBED,    /* [V, C]; also the output projection when tied */
+    FC_P_NORM1,    /* [C] before attention */
+    FC_P_QKV,      /* [Q, C]: q, k and v stacked by rows */
+    FC_P_QKV_BIAS, /* [Q] */
+    FC_P_OUT,      /* [C, NH HS] */
+    FC_P_OUT_BIAS, /* [C] */
+    FC_P_NORM2,    /* [C] before the feed-forward block */
+    FC_P_GATE_UP,  /* [2F, C]: gate and up stacked by rows ([F, C] when not gated) */
     FC_P_GATE_UP_BIAS,
-    FC_P_DOWN,       /* [C, F] */
+    FC_P_DOWN, /* [C, F] */
     FC_P_DOWN_BIAS,
     FC_P_NORM_FINAL, /* [C] */
     FC_P_HEAD,       /* [V, C], absent when tied */
@@ -35,22 +35,22 @@ struct fc_param_part {
 
 struct fc_param {
     enum fc_param_kind kind;
-    size_t layer;         /* 0 for tensors of the whole model */
-    size_t rows, cols;    /* vectors are [1, n]... rows = 1, cols = n, is_vector = true */
+    size_t layer;      /* 0 for tensors of the whole model */
+    size_t rows, cols; /* vectors are [1, n]... rows = 1, cols = n, is_vector = true */
     bool is_vector;
-    bool decay;           /* weight decay applies: matrices yes, norms and biases no */
+    bool decay; /* weight decay applies: matrices yes, norms and biases no */
     enum fc_split split;
     size_t offset, count; /* elements in the flat buffer; offsets are multiples of 64 */
     struct fc_param_part parts[3];
-    size_t n_parts;       /* parts of a vector split its cols: part.rows counts elements then */
+    size_t n_parts; /* parts of a vector split its cols: part.rows counts elements then */
 };
 
 struct fc_params {
     struct fc_param *items; /* decayed tensors first, so that they are one flat range */
     size_t n;
-    size_t total;         /* elements of the flat buffer, padding included */
-    size_t n_decay;       /* elements of the leading range with decay */
-    size_t n_weights;     /* elements without padding: the "135M" of a model's name */
+    size_t total;     /* elements of the flat buffer, padding included */
+    size_t n_decay;   /* elements of the leading range with decay */
+    size_t n_weights; /* elements without padding: the "135M" of a model's name */
 };
 
 /* Builds the table; `config` has passed fc_config_check. Release with fc_params_free. */

@@ -15,8 +15,7 @@ struct fc_template; /* compiled, immutable */
 /* Compiles text; fields[n_fields] are the names it may use. FC_ERR_INPUT names the unknown field,
  * its position and the allowed ones, or the unclosed "{{". `{{{{` writes "{{". */
 enum fc_code fc_template_compile(struct fc_template **t, const char *text, const char *where,
-                                 const char *const *fields, size_t n_fields,
-                                 struct fc_error *err);
+                                 const char *const *fields, size_t n_fields, struct fc_error *err);
 void fc_template_free(struct fc_template *t);
 
 /* Appends the text with values[i] for fields[i] of compile; values are inserted as they are. */
