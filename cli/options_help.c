@@ -76,7 +76,7 @@ static void describe(const struct fc_option *p, struct fc_text *out)
 {
     fc_text_puts(out, p->help);
     for (size_t i = 0; p->type == FC_OPT_CHOICE && p->choices[i]; i++)
-        fc_text_printf(out, "%s%s", i ? ", " : ": ", p->choices[i]);
+        fc_text_printf(out, "%s%s", i ? ", " : "; one of ", p->choices[i]);
     if (p->type == FC_OPT_STRINGS)
         fc_text_puts(out, "; may be given again");
     if (p->required)
