@@ -29,7 +29,8 @@ enum fc_split { FC_SPLIT_NONE, FC_SPLIT_ROWS, FC_SPLIT_COLUMNS, FC_SPLIT_HEADS }
 
 /* One source tensor: `rows` rows of the engine's tensor come from it. */
 struct fc_param_part {
-    char name[96]; /* in a Hugging Face file, "model.layers.3.self_attn.q_proj.weight" */
+    char name[96];      /* in a Hugging Face file, "model.layers.3.self_attn.q_proj.weight" */
+    char gguf_name[48]; /* in a GGUF file, "blk.3.attn_q.weight" */
     size_t rows;
 };
 
@@ -51,6 +52,8 @@ struct fc_params {
     size_t total;     /* elements of the flat buffer, padding included */
     size_t n_decay;   /* elements of the leading range with decay */
     size_t n_weights; /* elements without padding: the "135M" of a model's name */
+    size_t n_layer;
+    int32_t *lookup; /* [kind * n_layer + layer]: index in items, -1 if there is none */
 };
 
 /* Builds the table; `config` has passed fc_config_check. Release with fc_params_free. */
