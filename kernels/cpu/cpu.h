@@ -17,7 +17,8 @@
 #include <math.h>
 #include <string.h>
 
-struct fc_cpu_products; /* oneDNN engine, cached primitives and their scratch: private to gemm.c */
+struct fc_cpu_products; /* oneDNN engine, cached primitives and their scratch: private to onednn.c
+                         */
 
 /* One host thread uses a stream at a time; different streams may run at the same time. */
 struct fc_stream {
@@ -100,6 +101,20 @@ static inline const float *fc_cpu_view(float *restrict buffer, const void *restr
     return buffer;
 }
 
+/* to[0..n) += src[offset..offset+n). */
+static inline void fc_cpu_add_row(float *restrict to, const void *restrict src, size_t offset,
+                                  size_t n, enum fc_dtype dt)
+{
+    float buffer[FC_CPU_CHUNK];
+    for (size_t c = 0; c < n; c += FC_CPU_CHUNK) {
+        size_t m = fc_cpu_min(FC_CPU_CHUNK, n - c);
+        const float *x = fc_cpu_view(buffer, src, offset + c, m, dt);
+#pragma omp simd
+        for (size_t i = 0; i < m; i++)
+            to[c + i] += x[i];
+    }
+}
+
 /* a * b + c, fused where the machine does it in one instruction (C11 mode never fuses by itself,
  * and fmaf without hardware is a slow library call). */
 static inline float fc_cpu_fma(float a, float b, float c)
@@ -155,9 +170,13 @@ static inline void fc_cpu_exp_row(float *x, size_t n, float shift)
 
 /* ---- private seams between the files -------------------------------------------------------- */
 
-/* gemm.c: the products state of a stream; close takes NULL. */
+/* onednn.c: the products state of a stream; close takes NULL. */
 struct fc_cpu_products *fc_cpu_products_open(int threads, struct fc_error *err);
 void fc_cpu_products_close(struct fc_cpu_products *p);
+
+/* rows.c: to[n] += slices[n_slices, n] summed over the slices in order. */
+void fc_cpu_add_slices(struct fc_stream *s, float *to, const float *slices, size_t n_slices,
+                       size_t n);
 
 /* memory.c: 64-byte aligned memory, NULL with *err; freed with fc_cpu_release. */
 void *fc_cpu_acquire(size_t bytes, const char *what, struct fc_error *err);
