@@ -355,7 +355,9 @@ static bool write_all(const struct fc_model_config *c, const struct family *fami
              cJSON_AddBoolToObject(json, "mlp_bias", c->mlp_bias);
     if (ok && family->window_switch)
         ok = cJSON_AddBoolToObject(json, family->window_switch, false) != NULL;
-    return ok && cJSON_AddNullToObject(json, "sliding_window");
+    if (ok && !family->bias_keys) /* absent means a window for some */
+        ok = cJSON_AddNullToObject(json, "sliding_window") != NULL;
+    return ok;
 }
 
 cJSON *fc_config_to_hf(const struct fc_model_config *c, const char *torch_dtype,
