@@ -1,6 +1,7 @@
 #include "models/records.h"
 
-#include "base/jsonl.h"
+#include "base/json.h"
+#include "models/jsonl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ static char *record_id(const cJSON *object, const struct fc_jsonl *reader, struc
         return NULL;
     }
     if (!id) {
-        snprintf(fallback, sizeof fallback, "line-%zu", reader->number);
+        snprintf(fallback, sizeof fallback, "line-%zu", reader->line);
         id = fallback;
     }
     return fc_strndup(id, strlen(id), err);
@@ -162,7 +163,7 @@ enum fc_code fc_prompts_read(struct fc_prompts *p, const char *path, struct fc_e
     if (code != FC_OK)
         return code;
     struct fc_error why = {0};
-    while (why.code == FC_OK && (object = fc_jsonl_next(&reader, &why)) != NULL) {
+    while (why.code == FC_OK && fc_jsonl_next(&reader, &object, &why) == FC_OK && object) {
         add_prompt(p, object, &reader, &why);
         cJSON_Delete(object);
     }
@@ -215,7 +216,7 @@ enum fc_code fc_id_texts_read(struct fc_id_texts *t, const char *path, struct fc
     if (code != FC_OK)
         return code;
     struct fc_error why = {0};
-    while (why.code == FC_OK && (object = fc_jsonl_next(&reader, &why)) != NULL) {
+    while (why.code == FC_OK && fc_jsonl_next(&reader, &object, &why) == FC_OK && object) {
         read_id_text(t, object, &reader, &why);
         cJSON_Delete(object);
     }
