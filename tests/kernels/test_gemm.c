@@ -1,0 +1,159 @@
+/* GEMM against fp64: ragged shapes, all transpositions, padded rows, accumulation, both dtypes, and
+ * the same bits for any number of threads. */
+#include "tests/kernels/products.h"
+
+static const size_t shapes[][3] = {{1, 1, 1},    {7, 31, 33},   {33, 7, 100},
+                                   {100, 33, 7}, {31, 100, 65}, {64, 96, 128}};
+
+static void test_fp32(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        kt_check_gemm_kinds(shapes[i][0], shapes[i][1], shapes[i][2], FC_F32);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        kt_check_gemm_kinds(shapes[i][0], shapes[i][1], shapes[i][2], FC_BF16);
+}
+
+static void test_wide(void **state)
+{
+    (void)state;
+    struct kt t;
+    kt_open(&t);
+    const struct fc_gemm wide[] = {
+        {.m = 3, .n = 49152, .k = 40, .trans_b = true, .type = FC_BF16, .y_type = FC_F32},
+        {.m = 5, .n = 24, .k = 49152, .type = FC_BF16, .y_type = FC_BF16},
+        {.m = 2000,
+         .n = 24,
+         .k = 9,
+         .trans_a = true,
+         .accumulate = true,
+         .type = FC_BF16,
+         .y_type = FC_F32},
+    };
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+        kt_check_gemm(&t, wide[i], 0);
+    kt_close(&t);
+}
+
+static void test_empty(void **state)
+{
+    (void)state;
+    struct kt t;
+    kt_open(&t);
+    struct kt_array a = kt_random(&t, 4, FC_F32, 1), y = kt_array(&t, 6, FC_F32);
+    struct fc_gemm g = {.a = a.p, .b = a.p, .y = y.p, .m = 2, .n = 3, .ldb = 3, .ldy = 3};
+    t.k->gemm(t.s, &g); /* k = 0: the empty sum */
+    kt_check(&t, &y, (double[6]){0}, 1, "k = 0");
+    g.m = 0;
+    g.k = g.lda = 2;
+    t.k->gemm(t.s, &g);
+    kt_sync(&t);
+    kt_close(&t);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    struct kt t;
+    kt_open(&t);
+    struct fc_error err = {0};
+    struct kt_array a = kt_random(&t, 16, FC_F32, 1), y = kt_array(&t, 16, FC_F32);
+    struct fc_gemm g = {
+        .a = a.p, .b = a.p, .y = y.p, .m = 4, .n = 4, .k = 4, .lda = 3, .ldb = 4, .ldy = 4};
+    t.k->gemm(t.s, &g);
+    t.k->zero(t.s, y.p, y.bytes); /* does nothing: the stream holds an error */
+    assert_int_equal(t.k->sync(t.s, &err), FC_ERR_INTERNAL);
+    assert_non_null(strstr(err.text, "lda 3"));
+    kt_read(&t, &y);
+    assert_true(isnan(y.ref[0]));
+    g.lda = 4;
+    g.accumulate = true;
+    g.type = g.y_type = FC_BF16;
+    t.k->gemm(t.s, &g);
+    assert_int_equal(t.k->sync(t.s, &(struct fc_error){0}), FC_ERR_UNSUPPORTED);
+    kt_close(&t);
+}
+
+/* The product of one shape computed with `threads`, in the device order of bytes. */
+static void *bits_with_threads(int threads, struct fc_gemm g)
+{
+    struct kt t;
+    kt_open_threads(&t, threads);
+    g.lda = g.trans_a ? g.m : g.k;
+    g.ldb = g.trans_b ? g.k : g.n;
+    g.ldy = g.n;
+    struct kt_array a = kt_random(&t, g.m * g.k, (int)g.type, 1);
+    struct kt_array b = kt_random(&t, g.k * g.n, (int)g.type, 1);
+    struct kt_array y = kt_array(&t, g.m * g.n, FC_F32);
+    g.a = a.p;
+    g.b = b.p;
+    g.y = y.p;
+    t.k->gemm(t.s, &g);
+    void *bits = kt_raw(&t, &y);
+    kt_close(&t);
+    return bits;
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    const struct fc_gemm products[] = {
+        {.m = 100, .n = 576, .k = 192, .trans_b = true}, /* forward */
+        {.m = 65, .n = 72, .k = 1536},                   /* backward to the input */
+        {.m = 96, .n = 80, .k = 1001, .trans_a = true},  /* to the weights: long k, small m n */
+    };
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        for (int type = FC_F32; type <= FC_BF16; type++) {
+            struct fc_gemm g = products[i];
+            g.type = (enum fc_dtype)type;
+            void *one = bits_with_threads(1, g);
+            for (int threads = 2; threads <= 16; threads = threads == 3 ? 16 : threads + 1) {
+                void *many = bits_with_threads(threads, g);
+                if (memcmp(one, many, g.m * g.n * 4) != 0)
+                    fail_msg("product %zu in %s: %d threads change the bits", i,
+                             fc_dtype_name(g.type), threads);
+                free(many);
+            }
+            free(one);
+        }
+}
+
+/* More shapes than the cache of primitives holds, then the first ones again. */
+static void test_many_shapes(void **state)
+{
+    (void)state;
+    struct kt t;
+    kt_open(&t);
+    enum { MOST = 600 };
+    struct kt_array a = kt_random(&t, MOST * 4, FC_F32, 1), b = kt_random(&t, 4 * 3, FC_F32, 1);
+    struct kt_array y = kt_array(&t, MOST * 3, FC_F32);
+    double *want = kt_malloc(MOST * 3 * sizeof *want);
+    struct fc_gemm g = {.a = a.p, .b = b.p, .y = y.p, .n = 3, .k = 4, .lda = 4, .ldb = 3, .ldy = 3};
+    for (size_t i = 0; i < MOST; i++) {
+        g.m = 1 + (i * 7) % MOST;
+        t.k->gemm(t.s, &g);
+    }
+    g.m = MOST;
+    t.k->gemm(t.s, &g);
+    memset(want, 0, MOST * 3 * sizeof *want);
+    kt_product(want, &g, a.ref, b.ref, 1);
+    kt_check(&t, &y, want, 2, "after many shapes");
+    free(want);
+    kt_close(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fp32),        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_wide),        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_many_shapes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
