@@ -1,0 +1,88 @@
+#include "cli/session.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "cli/metrics.h"
+
+#include <string.h>
+
+enum fc_code fc_session_open(struct fc_session *s, const struct fc_model_flags *model,
+                             const struct fc_compute_flags *compute, size_t max_ctx,
+                             struct fc_error *err)
+{
+    *s = (struct fc_session){.chat = (enum fc_chat_format)model->chat_format};
+    enum fc_code code = fc_device_open(&s->dev, compute->device, (int)compute->threads, err);
+    if (code == FC_OK)
+        code = fc_model_file_open(&s->file, model->model, err);
+    if (code == FC_OK)
+        code = fc_tokenizer_open(&s->tok, s->file, err);
+    if (code == FC_OK)
+        code =
+            fc_model_load(&s->model, &s->dev, s->file, (enum fc_dtype)compute->dtype, max_ctx, err);
+    if (code != FC_OK)
+        return code;
+    if (fc_tokenizer_size(s->tok) > s->model.config.n_vocab)
+        return fc_fail(err, FC_ERR_INPUT,
+                       "%s: the tokenizer has %zu tokens, more than the model's %zu", model->model,
+                       fc_tokenizer_size(s->tok), s->model.config.n_vocab);
+    enum fc_dtype dtype = s->model.dtype;
+    fprintf(stderr, "model %s: %s, %.1fM weights, %s -> %s, device %s%s\n", model->model,
+            s->model.config.family, (double)s->model.params.n_weights / 1e6,
+            fc_model_file_format(s->file), fc_dtype_name(dtype), s->dev.name,
+            s->dev.k->has_fast(s->dev.stream, dtype)
+                ? ""
+                : " (this machine has no fast path for this dtype; --dtype fp32 is faster)");
+    return FC_OK;
+}
+
+void fc_session_close(struct fc_session *s)
+{
+    fc_model_free(&s->model);
+    fc_tokenizer_close(s->tok);
+    fc_model_file_close(s->file);
+    fc_device_close(&s->dev);
+    *s = (struct fc_session){0};
+}
+
+enum fc_code fc_session_chat(struct fc_session *s, struct fc_error *err)
+{
+    return s->chat == FC_CHAT_AUTO ? fc_chat_detect(s->tok, &s->chat, err) : FC_OK;
+}
+
+enum fc_code fc_session_record(const struct fc_options *options, const char *folder,
+                               struct fc_error *err)
+{
+    cJSON *config = fc_options_to_json(options, err);
+    char *text = config ? fc_json_print(config, err) : NULL;
+    char *path = folder ? fc_path_join(folder, "job.json", err) : NULL;
+    enum fc_code code = text && (path || !folder) ? FC_OK : FC_ERR_MEMORY;
+    if (code == FC_OK)
+        fprintf(stderr, "configuration %s\n", text);
+    if (code == FC_OK && path)
+        code = fc_file_write(path, text, strlen(text), err);
+    free(path);
+    free(text);
+    cJSON_Delete(config);
+    return code;
+}
+
+enum fc_code fc_print_summary(const struct fc_options *options, cJSON *summary,
+                              struct fc_error *err)
+{
+    if (!summary)
+        return fc_fail(err, FC_ERR_MEMORY, "summary: out of memory");
+    enum fc_code code = FC_OK;
+    if (options->json) {
+        code = fc_print_json_line(stdout, summary, err);
+    } else {
+        const cJSON *item;
+        cJSON_ArrayForEach(item, summary)
+        {
+            char *value = cJSON_IsString(item) ? NULL : fc_json_print(item, err);
+            printf("%-24s %s\n", item->string, value ? value : item->valuestring);
+            free(value);
+        }
+    }
+    cJSON_Delete(summary);
+    return code;
+}

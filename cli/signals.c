@@ -1,0 +1,33 @@
+#define _POSIX_C_SOURCE 200809L
+#include "cli/signals.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+
+/* A signal handler has no other way to speak to its program: the only global of this kind. */
+static atomic_int stop_requested;
+
+static void on_signal(int number)
+{
+    (void)number;
+    atomic_store(&stop_requested, 1);
+}
+
+void fc_signals_catch(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool fc_signals_stop(void)
+{
+    return atomic_load(&stop_requested) != 0;
+}
+
+enum fc_code fc_signals_check(struct fc_error *err)
+{
+    return fc_signals_stop() ? fc_fail(err, FC_ERR_CANCELLED, "stopped by a signal") : FC_OK;
+}

@@ -1,0 +1,232 @@
+#include "cli/train_flags.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "cli/signals.h"
+
+#include <math.h>
+
+#define FIELD(name) offsetof(struct fc_train_flags, name)
+
+static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+
+const struct fc_option fc_train_options[] = {
+    {.name = "steps",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(steps),
+     .fallback = "0",
+     .metavar = "N",
+     .help = "optimizer steps; 0: as --epochs says",
+     .min = 0,
+     .max = 1e9},
+    {.name = "epochs",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(epochs),
+     .fallback = "1",
+     .metavar = "N",
+     .help = "passes over the training data",
+     .min = 1,
+     .max = 1e6},
+    {.name = "lr",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(lr),
+     .fallback = "5e-5",
+     .metavar = "X",
+     .help = "learning rate",
+     .min = 0,
+     .max = 10},
+    {.name = "schedule",
+     .type = FC_OPT_CHOICE,
+     .offset = FIELD(schedule),
+     .choices = schedules,
+     .help = "learning rate over the run; linear and cosine fall to 0"},
+    {.name = "warmup",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(warmup),
+     .fallback = "0",
+     .metavar = "N",
+     .help = "steps of linear warm-up",
+     .min = 0,
+     .max = 1e9},
+    {.name = "tokens-per-step",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(tokens_per_step),
+     .fallback = "2048",
+     .metavar = "N",
+     .help = "examples are added to a step until it has this many tokens",
+     .min = 1,
+     .max = 1e9},
+    {.name = "tokens-per-batch",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(tokens_per_batch),
+     .fallback = "2048",
+     .metavar = "N",
+     .help = "tokens of a micro-batch: bounds the memory of activations",
+     .min = 16,
+     .max = 1e6},
+    {.name = "max-length",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(max_length),
+     .fallback = "512",
+     .metavar = "N",
+     .help = "tokens of a sample; longer ones are cut",
+     .min = 8,
+     .max = 1e6},
+    {.name = "weight-label",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(weight_label),
+     .fallback = "1",
+     .metavar = "A",
+     .help = "weight of the label task in the loss",
+     .min = 0,
+     .max = 1e6},
+    {.name = "weight-rationale",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(weight_rationale),
+     .fallback = "1",
+     .metavar = "A",
+     .help = "weight of the rationale task in the loss",
+     .min = 0,
+     .max = 1e6},
+    {.name = "weight-decay",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(weight_decay),
+     .fallback = "0",
+     .metavar = "X",
+     .help = "AdamW's decay of matrices",
+     .min = 0,
+     .max = 10},
+    {.name = "clip",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(clip),
+     .fallback = "1",
+     .metavar = "X",
+     .help = "largest gradient norm; 0: no limit",
+     .min = 0,
+     .max = 1e9},
+    {.name = "beta1",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(beta1),
+     .fallback = "0.9",
+     .metavar = "X",
+     .help = "AdamW's first decay",
+     .min = 0,
+     .max = 0.999999},
+    {.name = "beta2",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(beta2),
+     .fallback = "0.999",
+     .metavar = "X",
+     .help = "AdamW's second decay",
+     .min = 0,
+     .max = 0.999999},
+    {.name = "seed",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(seed),
+     .fallback = "0",
+     .metavar = "S",
+     .help = "of the order of examples",
+     .min = 0,
+     .max = 9e15},
+    {.name = "checkpoint-every",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(checkpoint_every),
+     .fallback = "0",
+     .metavar = "N",
+     .help = "steps between checkpoints; 0: only at the end",
+     .min = 0,
+     .max = 1e9},
+    {0}};
+
+struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f)
+{
+    struct fc_training_options o = {.trainer = fc_trainer_defaults(),
+                                    .tokens_per_step = f->tokens_per_step,
+                                    .epochs = f->epochs,
+                                    .steps = f->steps,
+                                    .seed = f->seed,
+                                    .checkpoint_every = f->checkpoint_every};
+    o.trainer.lr = (float)f->lr;
+    o.trainer.beta1 = (float)f->beta1;
+    o.trainer.beta2 = (float)f->beta2;
+    o.trainer.weight_decay = (float)f->weight_decay;
+    o.trainer.clip = (float)f->clip;
+    o.trainer.schedule = (enum fc_schedule)f->schedule;
+    o.trainer.warmup = f->warmup;
+    /* A micro-batch must hold the longest sample. */
+    o.trainer.tokens_per_batch =
+        f->tokens_per_batch > f->max_length ? f->tokens_per_batch : f->max_length;
+    o.trainer.task_weight[FC_TASK_PREDICT] = (float)f->weight_label;
+    o.trainer.task_weight[FC_TASK_EXPLAIN] = (float)f->weight_rationale;
+    return o;
+}
+
+void fc_training_watch_begin(struct fc_training_watch *w, struct fc_metrics *metrics,
+                             const char *run)
+{
+    *w = (struct fc_training_watch){.metrics = metrics, .run = run};
+    fc_progress_begin(&w->progress, stderr, run, "%", 100);
+}
+
+static enum fc_code log_step(const struct fc_training_watch *w, const struct fc_step_metrics *m,
+                             struct fc_error *err)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "run", w->run);
+    cJSON_AddNumberToObject(o, "step", (double)m->step);
+    cJSON_AddNumberToObject(o, "loss", m->loss);
+    if (m->targets[FC_TASK_PREDICT])
+        cJSON_AddNumberToObject(o, "label_loss", m->task_loss[FC_TASK_PREDICT]);
+    if (m->targets[FC_TASK_EXPLAIN])
+        cJSON_AddNumberToObject(o, "rationale_loss", m->task_loss[FC_TASK_EXPLAIN]);
+    cJSON_AddNumberToObject(o, "gradient_norm", m->gradient_norm);
+    cJSON_AddNumberToObject(o, "lr", (double)m->lr);
+    cJSON_AddNumberToObject(o, "tokens", (double)m->tokens);
+    cJSON_AddNumberToObject(o, "tokens_per_second", (double)m->tokens / m->seconds);
+    cJSON_AddNumberToObject(o, "gflops", m->flops / m->seconds * 1e-9);
+    return fc_metrics_record(w->metrics, "step", o, err);
+}
+
+enum fc_code fc_training_watch_step(void *watch, const struct fc_step_metrics *m, double progress,
+                                    struct fc_error *err)
+{
+    struct fc_training_watch *w = watch;
+    w->last = *m;
+    w->steps++;
+    w->tokens += m->tokens;
+    w->seconds += m->seconds;
+    w->flops += m->flops;
+    fc_progress_update(&w->progress, (size_t)lround(100 * progress),
+                       "step %zu  loss %.3f (label %.3f, rationale %.3f)  %.0f tokens/s", m->step,
+                       m->loss, m->task_loss[FC_TASK_PREDICT], m->task_loss[FC_TASK_EXPLAIN],
+                       (double)m->tokens / m->seconds);
+    if (w->on_step)
+        w->on_step(w->context, w->run, m);
+    enum fc_code code = log_step(w, m, err);
+    return code == FC_OK ? fc_signals_check(err) : code;
+}
+
+void fc_training_watch_end(struct fc_training_watch *w)
+{
+    fc_progress_end(&w->progress);
+}
+
+enum fc_code fc_save_model(const struct fc_session *s, const struct fc_model *model,
+                           const char *folder, struct fc_error *err)
+{
+    struct fc_device *dev = model->dev;
+    size_t element = fc_dtype_size(model->dtype);
+    void *host = fc_alloc(model->params.total, element, "weights", err);
+    if (!host)
+        return FC_ERR_MEMORY;
+    dev->k->download(dev->stream, host, model->weights, model->params.total * element);
+    enum fc_code code = dev->k->sync(dev->stream, err);
+    if (code == FC_OK)
+        code = fc_make_folder(folder, err);
+    if (code == FC_OK)
+        code = fc_model_save(folder, &model->config, &model->params, model->dtype, host, err);
+    if (code == FC_OK)
+        code = fc_tokenizer_save(s->tok, folder, err);
+    free(host);
+    return code;
+}

@@ -1,0 +1,45 @@
+/* The flags of training, shared by `train` and `distill`, and what they build. */
+#ifndef FC_CLI_TRAIN_FLAGS_H
+#define FC_CLI_TRAIN_FLAGS_H
+
+#include "cli/metrics.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cli/session.h"
+#include "engine/training.h"
+
+struct fc_train_flags {
+    size_t steps, epochs, tokens_per_step, tokens_per_batch, max_length, warmup, seed,
+        checkpoint_every;
+    double lr, weight_label, weight_rationale, weight_decay, clip, beta1, beta2;
+    int schedule; /* enum fc_schedule */
+};
+extern const struct fc_option fc_train_options[];
+
+/* As flagged; checkpoint, tag and resume are left for the caller. */
+struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f);
+
+/* Shows the steps of a run: progress on stderr, records in metrics.jsonl, totals for the summary.
+ * Its address is the context of fc_training_watch_step, an fc_step_fn; a signal stops the run. */
+struct fc_training_watch {
+    struct fc_progress progress;
+    struct fc_metrics *metrics;
+    const char *run; /* which training of the job: "train", "label only", ... */
+    struct fc_step_metrics last;
+    size_t steps, tokens;
+    double seconds, flops;
+    /* The last loss of each task, kept for the report if wanted. */
+    void (*on_step)(void *context, const char *run, const struct fc_step_metrics *metrics);
+    void *context;
+};
+void fc_training_watch_begin(struct fc_training_watch *w, struct fc_metrics *metrics,
+                             const char *run);
+enum fc_code fc_training_watch_step(void *watch, const struct fc_step_metrics *metrics,
+                                    double progress, struct fc_error *err);
+void fc_training_watch_end(struct fc_training_watch *w);
+
+/* Writes a model's current weights with its tokenizer as a Hugging Face directory. */
+enum fc_code fc_save_model(const struct fc_session *s, const struct fc_model *model,
+                           const char *folder, struct fc_error *err);
+
+#endif
