@@ -179,7 +179,7 @@ static enum fc_code read_rope_factors(struct fc_model_config *c, const struct fc
     guess.rope_factor = shortest_decimal((double)most);
     guess.rope_low_freq = 1;
     guess.rope_high_freq = 4;
-    for (size_t original = 256; original <= (size_t)1 << 22; original *= 2) {
+    for (size_t original = 16; original <= (size_t)1 << 22; original *= 2) {
         guess.rope_original_ctx = original;
         if (reproduces(&guess, factors)) {
             *c = guess;
