@@ -202,9 +202,11 @@ struct fc_kernels {
     /* ---- sampling (sampling.c) ------------------------------------------------------------------
      */
 
-    /* ids[n] from logits[n,V] fp32; `how` (n entries) is host memory. Order: temperature, top-k,
-     * top-p over what top-k left, then one uniform against the running sum in descending order of
-     * probability (ties by id). */
+    /* ids[n] from logits[n,V] fp32; `how` (n entries) is host memory. Order: temperature; the
+     * top_k largest (lowest ids on a tie); of these the shortest run in descending order of
+     * probability (ties by id) whose mass reaches top_p of theirs, one at least; then one uniform
+     * against the running sum over the tokens kept, in the order of their ids. NaN is never chosen;
+     * a row of nothing but NaN and -inf is FC_ERR_INPUT in the stream, its id 0. */
     void (*sample)(struct fc_stream *s, int32_t *ids, const float *logits,
                    const struct fc_sampling *how, size_t n, size_t V);
     /* idx[n,m]: the m smallest of scores[n,V] in ascending order, ties and NaN (last) by index;
