@@ -1,0 +1,265 @@
+#define _POSIX_C_SOURCE 200809L
+#include "net/exchange.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <math.h>
+#include <nanomsg/nn.h>
+#include <nanomsg/reqrep.h>
+#include <sodium.h>
+#include <string.h>
+
+#define LOOK 50 /* milliseconds between looks at `cancelled` */
+
+bool fc_exchange_cancelled(const struct fc_exchange *x)
+{
+    return x->cancelled && x->cancelled(x->cancel_context);
+}
+
+static enum fc_code cancelled(struct fc_error *err)
+{
+    return fc_fail(err, FC_ERR_CANCELLED, "cancelled");
+}
+
+/* The one place where bytes leave this machine's side of the socket. nanomsg holds a request until
+ * there is a connection, and a new one replaces it. */
+static enum fc_code transmit(struct fc_exchange *x, const struct fc_text *frame,
+                             struct fc_error *err)
+{
+    if (nn_send(x->socket, frame->data, frame->len, NN_DONTWAIT) >= 0) {
+        x->bytes_out += frame->len;
+        return FC_OK;
+    }
+    int why = nn_errno();
+    if (why == EAGAIN || why == EINTR || why == ETIMEDOUT)
+        return FC_OK; /* as if it were lost: it is sent again */
+    return fc_fail(err, FC_ERR_NETWORK, "%s: cannot send: %s", x->address.text, nn_strerror(why));
+}
+
+/* Waits for the answer until `until`; *n < 0 if none came. */
+static enum fc_code await(struct fc_exchange *x, double until, int *n, struct fc_error *err)
+{
+    do {
+        if (fc_exchange_cancelled(x))
+            return cancelled(err);
+        *n = nn_recv(x->socket, &x->received, NN_MSG, 0); /* at most LOOK */
+        if (*n >= 0)
+            return FC_OK;
+        int why = nn_errno();
+        if (why != EAGAIN && why != EINTR && why != ETIMEDOUT && why != EFSM)
+            return fc_fail(err, FC_ERR_NETWORK, "%s: cannot receive: %s", x->address.text,
+                           nn_strerror(why));
+        if (why == EFSM) /* nothing is outstanding: the send was refused */
+            fc_sleep(LOOK / 1000.0);
+    } while (fc_now() < until);
+    return FC_OK;
+}
+
+void fc_exchange_done(struct fc_exchange *x, struct fc_frame *frame)
+{
+    fc_frame_release(frame);
+    if (x->received)
+        nn_freemsg(x->received);
+    x->received = NULL;
+}
+
+/* +-25 %: clients that lost the same server do not come back in step. */
+static double jitter(double seconds)
+{
+    return seconds * (0.75 + 0.5 * (double)randombytes_uniform(1 << 20) / (1 << 20));
+}
+
+static enum fc_code dead(const struct fc_exchange *x, bool busy, struct fc_error *err)
+{
+    if (busy)
+        return fc_fail(err, FC_ERR_NETWORK,
+                       "%s: the server has had no place for another job for %.0f s: try again "
+                       "later, or raise --timeout",
+                       x->address.text, x->timeout);
+    return fc_fail(err, FC_ERR_NETWORK,
+                   "%s: no answer for %.0f s: check that `fedcot serve` runs and listens there, or "
+                   "raise --timeout; starting again with the same job goes on where it stopped",
+                   x->address.text, x->timeout);
+}
+
+/* The server's words end up on a terminal: printable ASCII only. */
+static enum fc_code refused(struct fc_exchange *x, const cJSON *header, enum fc_refusal *refusal,
+                            struct fc_error *err)
+{
+    const char *name = NULL, *words = NULL;
+    char text[200];
+    size_t n = 0;
+    enum fc_code code = fc_json_string(header, "code", true, &name, "refusal", err);
+    if (code == FC_OK)
+        code = fc_json_string(header, "text", true, &words, "refusal", err);
+    if (code != FC_OK)
+        return code;
+    for (; words[n] && n + 1 < sizeof text; n++)
+        text[n] = words[n] >= ' ' && words[n] <= '~' ? words[n] : '?';
+    text[n] = '\0';
+    *refusal = fc_refusal_from_name(name);
+    switch (*refusal) {
+    case FC_REFUSED_UNKNOWN_JOB:
+    case FC_REFUSED_BUSY:
+        return FC_OK; /* the caller goes on */
+    case FC_REFUSED_TAKEN_OVER:
+        return fc_fail(err, FC_ERR_USAGE,
+                       "%s: another program runs this job now (the same job id): let one of them "
+                       "finish",
+                       x->address.text);
+    case FC_REFUSED_VERSION:
+        return fc_fail(err, FC_ERR_UNSUPPORTED, "%s: the server says: %s", x->address.text, text);
+    default:
+        return fc_fail(err, FC_ERR_INPUT, "%s: the server refused the request: %s", x->address.text,
+                       text);
+    }
+}
+
+static enum fc_code wait_quietly(struct fc_exchange *x, double until, struct fc_error *err)
+{
+    while (fc_now() < until) {
+        if (fc_exchange_cancelled(x))
+            return cancelled(err);
+        fc_sleep(fmin(LOOK / 1000.0, until - fc_now()));
+    }
+    return FC_OK;
+}
+
+enum outcome { NOTHING, ANSWERED, UNKNOWN_JOB, BUSY };
+
+/* Sends once and waits until `until`. */
+static enum fc_code attempt(struct fc_exchange *x, int kind, double until, struct fc_frame *frame,
+                            enum outcome *outcome, struct fc_error *err)
+{
+    int n = -1;
+    enum fc_refusal refusal = FC_REFUSED_REQUEST;
+    *outcome = NOTHING;
+    fc_frame_set_sequence(&x->out, ++x->sequence);
+    enum fc_code code = transmit(x, &x->out, err);
+    if (code == FC_OK)
+        code = await(x, until, &n, err);
+    if (code != FC_OK || n < 0)
+        return code;
+    x->bytes_in += (uint64_t)n;
+    code = fc_frame_decode(frame, x->received, (size_t)n, FC_FRAME_MAX_BODY, err);
+    if (code != FC_OK) {
+        fc_error_prefix(err, "%s", x->address.text);
+        return code;
+    }
+    if (frame->kind == kind + FC_MSG_ANSWER && frame->sequence == x->sequence) {
+        x->contact = fc_now();
+        x->requests++;
+        *outcome = ANSWERED;
+        return FC_OK;
+    }
+    if (frame->kind != FC_MSG_ERROR)
+        return fc_fail(err, FC_ERR_INPUT, "%s: expected an answer of kind %d, found %u",
+                       x->address.text, kind + FC_MSG_ANSWER, (unsigned)frame->kind);
+    code = refused(x, frame->header, &refusal, err);
+    fc_exchange_done(x, frame);
+    *outcome = refusal == FC_REFUSED_BUSY ? BUSY : UNKNOWN_JOB;
+    return code;
+}
+
+static enum fc_code converse(struct fc_exchange *x, int kind, double wait, struct fc_frame *frame,
+                             struct fc_error *err)
+{
+    double give_up = fc_now() + x->timeout, pause = x->resend;
+    for (;;) {
+        enum outcome outcome;
+        double until = fmin(fc_now() + jitter(pause) + wait, give_up);
+        enum fc_code code = attempt(x, kind, until, frame, &outcome, err);
+        if (code != FC_OK || outcome == ANSWERED)
+            return code;
+        if (outcome == UNKNOWN_JOB && kind != FC_MSG_HELLO) {
+            x->greeted = false;
+            return FC_OK;
+        }
+        if (outcome != NOTHING)
+            code = wait_quietly(x, until, err);
+        if (code != FC_OK)
+            return code;
+        if (fc_now() >= give_up)
+            return dead(x, outcome == BUSY, err);
+        x->resends++;
+        pause = fmin(pause * 2, 16 * x->resend);
+    }
+}
+
+enum fc_code fc_exchange_ask(struct fc_exchange *x, int kind, cJSON *header,
+                             const struct fc_text *body, double wait, struct fc_frame *frame,
+                             struct fc_error *err)
+{
+    *frame = (struct fc_frame){0};
+    fc_text_clear(&x->out);
+    enum fc_code code = fc_text_check(body, err);
+    if (code == FC_OK)
+        code = fc_hex_write(header, "job", x->job, sizeof x->job, err);
+    if (code == FC_OK)
+        code = fc_hex64_write(header, "client", x->client, err);
+    if (code == FC_OK)
+        code = fc_frame_encode(&x->out, (uint16_t)kind, 0, header, body->data, body->len, err);
+    cJSON_Delete(header);
+    return code == FC_OK ? converse(x, kind, wait, frame, err) : code;
+}
+
+/* ---- life ---- */
+
+static enum fc_code set_up(struct fc_exchange *x, struct fc_error *err)
+{
+    /* The largest frame that a server may send; connections back off to 2 s; requests are sent
+     * again by converse, not by nanomsg (which still does so when a connection breaks). */
+    const struct {
+        int level, option, value;
+    } options[] = {
+        {NN_SOL_SOCKET, NN_RCVMAXSIZE,
+         (int)(FC_FRAME_PRELUDE + FC_FRAME_MAX_HEADER + FC_FRAME_MAX_BODY)},
+        {NN_SOL_SOCKET, NN_RCVTIMEO, LOOK},
+        {NN_SOL_SOCKET, NN_RECONNECT_IVL, 50},
+        {NN_SOL_SOCKET, NN_RECONNECT_IVL_MAX, 2000},
+        {NN_SOL_SOCKET, NN_IPV4ONLY, !x->address.ipv6},
+        {NN_REQ, NN_REQ_RESEND_IVL, 24 * 3600 * 1000},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        if (nn_setsockopt(x->socket, options[i].level, options[i].option, &options[i].value,
+                          sizeof options[i].value) < 0)
+            return fc_fail(err, FC_ERR_INTERNAL, "client: cannot set up the socket: %s",
+                           nn_strerror(nn_errno()));
+    if (nn_connect(x->socket, x->address.text) < 0)
+        return fc_fail(err, FC_ERR_NETWORK, "%s: cannot connect: %s", x->address.text,
+                       nn_strerror(nn_errno()));
+    return FC_OK;
+}
+
+enum fc_code fc_exchange_open(struct fc_exchange *x, const struct fc_client_options *options,
+                              struct fc_error *err)
+{
+    *x = (struct fc_exchange){.socket = -1,
+                              .timeout = options->timeout > 0 ? options->timeout : 60,
+                              .resend = options->resend > 0 ? options->resend : 1,
+                              .cancelled = options->cancelled,
+                              .cancel_context = options->cancel_context};
+    memcpy(x->job, options->job, sizeof x->job);
+    if (sodium_init() < 0)
+        return fc_fail(err, FC_ERR_INTERNAL, "client: libsodium cannot start");
+    randombytes_buf(&x->client, sizeof x->client);
+    enum fc_code code = fc_address_parse(&x->address, options->address, err);
+    if (code != FC_OK)
+        return code;
+    x->socket = nn_socket(AF_SP, NN_REQ);
+    if (x->socket < 0)
+        return fc_fail(err, FC_ERR_NETWORK, "client: cannot make a socket: %s",
+                       nn_strerror(nn_errno()));
+    return set_up(x, err);
+}
+
+void fc_exchange_close(struct fc_exchange *x)
+{
+    if (x->socket >= 0)
+        nn_close(x->socket);
+    if (x->received)
+        nn_freemsg(x->received);
+    fc_text_free(&x->out);
+    *x = (struct fc_exchange){.socket = -1};
+}
