@@ -1,8 +1,10 @@
 /* SwiGLU: out = silu(gate) up, silu(g) = g / (1 + exp(-g)), and its gradient.
  *
  * Floor per output element: forward reads 2 and writes 1, about 20 FLOPs, most of them exp;
- * backward reads 3 and writes 2, about 28 FLOPs. With the vectorised exp both run at the speed of
- * memory; libm's expf (one element at a time) took 6 times as long. */
+ * backward reads 3 and writes 2, about 28 FLOPs. Measured on one Zen 4 core, bf16: 0.9 and 2.0 ns
+ * per element, so arithmetic (exp, a division, rounding to bf16) decides, not memory; a layer of
+ * 4,096 tokens pays 2-3 % of its GEMM time. libm's expf, one element at a time, took 6 times as
+ * long. */
 #include "kernels/cpu/cpu.h"
 
 void fc_cpu_swiglu_forward(struct fc_stream *s, void *out, const void *gate_up, size_t T, size_t F,

@@ -6,6 +6,27 @@
  * Gimelshein 2018), rescaled at most once per chunk; the chunks are summed in fp64, in order. */
 #include "kernels/cpu/cpu.h"
 
+enum { LANES = 16 };
+
+/* Largest of `floor` and x[0..n). Lanes are spelled out: a maximum that must respect NaN is one
+ * that no compiler reorders by itself. A NaN is passed over here and shows in the sum. */
+static float largest(const float *x, size_t n, float floor)
+{
+    float lane[LANES], high = floor;
+    size_t i = 0;
+    for (size_t l = 0; l < LANES; l++)
+        lane[l] = floor;
+    for (; i + LANES <= n; i += LANES)
+#pragma omp simd
+        for (size_t l = 0; l < LANES; l++)
+            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i < n; i++)
+        high = x[i] > high ? x[i] : high;
+    for (size_t l = 0; l < LANES; l++)
+        high = lane[l] > high ? lane[l] : high;
+    return high;
+}
+
 /* Maximum of a row and the sum of exp(x - maximum). */
 static void row_sum(const void *logits, size_t offset, size_t V, enum fc_dtype lt, float *maximum,
                     double *total)
@@ -15,10 +36,7 @@ static void row_sum(const void *logits, size_t offset, size_t V, enum fc_dtype l
     for (size_t c = 0; c < V; c += FC_CPU_CHUNK) {
         size_t n = fc_cpu_min(FC_CPU_CHUNK, V - c);
         const float *x = fc_cpu_view(buffer, logits, offset + c, n, lt);
-        float high = top, part = 0;
-#pragma omp simd reduction(max : high)
-        for (size_t i = 0; i < n; i++)
-            high = x[i] > high ? x[i] : high;
+        float high = largest(x, n, top), part = 0;
         if (high > top) {
             sum *= exp((double)top - (double)high);
             top = high;

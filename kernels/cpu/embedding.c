@@ -5,8 +5,9 @@
  *
  * Backward sums all rows of one id in the order of t. The rows are sorted by (id, t), then every
  * run of equal ids belongs to one thread, so no atomic is needed and the bits do not depend on
- * threads. The sort is a serial bottom-up merge in the caller's scratch: 0.2 ms for 4,096 tokens,
- * against 1 ms for moving their gradients; a counting sort would need scratch of size V. */
+ * threads. The sort is a serial bottom-up merge in the caller's scratch: measured 0.13 ms for 4,096
+ * tokens, against 1.6 ms on one core for adding their gradients of 576 channels. A counting sort
+ * would need scratch of size V. */
 #include "kernels/cpu/cpu.h"
 
 void fc_cpu_embed_forward(struct fc_stream *s, void *out, const void *table, const int32_t *ids,

@@ -6,14 +6,14 @@
  * oneDNN computes (onednn.c). Two things are ours:
  *
  * - Where the CPU has no bf16 dot product, oneDNN's bf16 is missing or emulated. Then blocks of
- * both operands are widened to fp32 and multiplied in fp32: the products are the same, only the
- * order of sums differs, at fp32's speed less the conversion.
+ *   both operands are widened to fp32 and multiplied in fp32: the products are the same, only the
+ *   order of sums differs, at fp32's speed less the conversion.
  *
  * - gemm_packed sends every ROWS rows through the same primitive, the last ones padded with zero
- *   rows in scratch. A row of a product is a chain of sums over k that no other row enters, and the
- *   primitive fixes its order, so a row has the same bits whatever m is and wherever it lies; that
- * is tested bit for bit. ROWS is 32: what a decode step of a full batch has. Smaller primitives for
- *   small m are faster but free to choose another order, so they are not used. */
+ *   rows in scratch. A row of a product is a chain of sums over k that no other row enters, and
+ *   the primitive fixes its order, so a row has the same bits whatever m is and wherever it lies;
+ *   that is tested bit for bit. ROWS is 32: what a decode step of a full batch has. Smaller
+ *   primitives for small m are faster but free to choose another order, so they are not used. */
 #include "kernels/cpu/onednn.h"
 
 #include <stdlib.h>

@@ -1,10 +1,11 @@
 /* Primitives of oneDNN, one per shape of a product, created at the first use and kept.
  *
- * Creating a primitive generates machine code (0.3 to 3 ms); running a kept one costs a few
- * microseconds beyond the product. Packed training batches have many different lengths, so the
- * cache is bounded and the least recently used primitive leaves. Looking one up compares up to
- * CAPACITY hashes in a row, below a microsecond. Scratch is grown here, when a primitive is
- * created, and belongs to the stream, so that a step whose shapes were seen allocates nothing.
+ * Creating a primitive generates machine code (measured: 0.1 ms for a plain one, 0.25 ms at most
+ * of 95 %); running a kept one costs a few microseconds beyond the product. Packed training batches
+ * have many different lengths, so the cache is bounded and the least recently used primitive
+ * leaves. Looking one up compares up to CAPACITY hashes in a row, below a microsecond. Scratch is
+ * grown here, when a primitive is created, and belongs to the stream, so that a step whose shapes
+ * were seen allocates nothing.
  *
  * oneDNN of Debian runs on OpenMP. Its primitives are laid out for the number of threads that is
  * current when they are created, so creation and execution both happen under the stream's. */

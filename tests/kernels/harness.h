@@ -82,9 +82,10 @@ static inline size_t kt_size(int kind)
     return kind == KT_INT32 ? 4 : kind == KT_FLOAT64 ? 8 : fc_dtype_size((enum fc_dtype)kind);
 }
 
+/* Zeroed host memory. */
 static inline void *kt_malloc(size_t bytes)
 {
-    void *p = malloc(bytes ? bytes : 1);
+    void *p = calloc(1, bytes ? bytes : 1);
     if (!p)
         fail_msg("out of memory: %zu bytes", bytes);
     return p;
