@@ -217,9 +217,10 @@ static int by_name(const void *a, const void *b)
 
 static int by_data(const void *a, const void *b)
 {
-    const unsigned char *x = ((const struct fc_gguf_tensor *)a)->data;
-    const unsigned char *y = ((const struct fc_gguf_tensor *)b)->data;
-    return (x > y) - (x < y);
+    const struct fc_gguf_tensor *x = a, *y = b;
+    if (x->data != y->data)
+        return x->data < y->data ? -1 : 1;
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
 /* Turns an offset into a pointer, once the start of the data is known. */
