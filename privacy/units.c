@@ -9,12 +9,13 @@ struct fc_cutter {
     pcre2_match_data *match;
 };
 
-/* Possessive throughout: no input makes it backtrack beyond one unit. */
-static const char pattern[] = "\\p{N}++(?:[.,]\\p{N}++)*+(?![\\p{L}\\p{M}])"
+/* Possessive throughout: no input makes it backtrack beyond one unit. Groups repeat a bounded
+ * number of times, because each repetition takes some of the matcher's stack. */
+#define PARTS "{0,31}+"
+static const char pattern[] = "\\p{N}++(?:[.,]\\p{N}++)" PARTS "(?![\\p{L}\\p{M}])"
                               "|[\\p{L}\\p{N}][\\p{L}\\p{N}\\p{M}]*+"
-                              "(?:['\\x{2019}-][\\p{L}\\p{N}][\\p{L}\\p{N}\\p{M}]*+)*+"
-                              "|([^\\s\\p{C}])\\1*+"
-                              "|\\p{Cn}|\\p{Co}";
+                              "(?:['\\x{2019}-][\\p{L}\\p{N}][\\p{L}\\p{N}\\p{M}]*+)" PARTS
+                              "|([^\\s\\p{C}])\\1" PARTS "|\\p{Cn}|\\p{Co}";
 
 enum fc_code fc_cutter_open(struct fc_cutter **out, struct fc_error *err)
 {

@@ -1,11 +1,13 @@
 /* Units: the pieces of a private text that are replaced one by one, and the way back.
  *
  * A unit is a word (letters, marks and digits, with inner apostrophes and hyphens: "don't",
- * "mother-in-law", "3rd"), a number ("1,234.5") or a run of one other character ("?", "..."). What
- * lies between units - white space, control and format characters, bytes that are not UTF-8 - is
- * dropped: the output's spacing is a function of the outputs alone, so nothing leaves through
- * blanks, line breaks or broken bytes, and case leaves only inside a vocabulary entry. The number
- * of units does show; see max_units and pad in privacy/perturb.h. */
+ * "mother-in-law", "3rd"), a number ("1,234.5") or a run of one other character ("?", "..."); runs
+ * and compounds of more than 32 parts are cut. What lies between units - white space, control and
+ * format characters, bytes that are not UTF-8 - is dropped: the output's spacing is a function of
+ * the outputs alone, so nothing leaves through blanks, line breaks or broken bytes, and case leaves
+ * only inside a vocabulary entry. The number of units does show; see max_units and pad in
+ * privacy/perturb.h.
+ */
 #ifndef FC_PRIVACY_UNITS_H
 #define FC_PRIVACY_UNITS_H
 
