@@ -1,4 +1,4 @@
-/* Shared by the three files of cli/options.h: parsing, job file and help. Private to them. */
+/* Shared by the files of cli/options.h: parsing, values, job file and help. Private to them. */
 #ifndef FC_CLI_OPTIONS_IMPL_H
 #define FC_CLI_OPTIONS_IMPL_H
 

@@ -74,7 +74,7 @@ enum fc_code fc_template_compile(struct fc_template **out, const char *text, con
                                  const char *const *fields, size_t n_fields, struct fc_error *err)
 {
     struct fc_text literal = {0};
-    size_t field, end, len = strlen(text);
+    size_t field = n_fields, end, len = strlen(text);
     *out = NULL;
     struct fc_template *t = fc_alloc(1, sizeof *t, "template", err);
     enum fc_code code = t ? FC_OK : FC_ERR_MEMORY;
