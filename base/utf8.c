@@ -23,7 +23,7 @@ static size_t character(const unsigned char *s, size_t len)
     return 0;
 }
 
-size_t fc_utf8_valid(const char *text, size_t len)
+size_t fc_utf8_prefix(const char *text, size_t len)
 {
     const unsigned char *s = (const unsigned char *)text;
     size_t i = 0;

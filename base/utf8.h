@@ -6,6 +6,6 @@
 
 /* Bytes of the longest valid prefix: len when all of it is valid (RFC 3629: no overlong forms, no
  * surrogates, nothing above U+10FFFF). */
-size_t fc_utf8_valid(const char *text, size_t len);
+size_t fc_utf8_prefix(const char *text, size_t len);
 
 #endif

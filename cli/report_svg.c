@@ -16,7 +16,7 @@ void fc_html_escape(const char *text, struct fc_text *out)
 {
     size_t len = strlen(text);
     for (size_t i = 0; i < len;) {
-        size_t valid = fc_utf8_valid(text + i, len - i), n = 0;
+        size_t valid = fc_utf8_prefix(text + i, len - i), n = 0;
         for (; n < valid; n++) {
             unsigned char c = (unsigned char)text[i + n];
             const char *entity = c == '&'                                         ? "&amp;"

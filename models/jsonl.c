@@ -45,7 +45,7 @@ static enum fc_code parse_line(struct fc_jsonl *f, const char *line, size_t len,
     if (len > FC_JSONL_MAX_LINE)
         return fc_fail(err, FC_ERR_INPUT, "%s: %zu bytes, expected at most %zu", f->where, len,
                        FC_JSONL_MAX_LINE);
-    size_t valid = fc_utf8_valid(line, len);
+    size_t valid = fc_utf8_prefix(line, len);
     if (valid < len)
         return fc_fail(err, FC_ERR_INPUT, "%s: not valid UTF-8 at byte %zu of the line", f->where,
                        valid);

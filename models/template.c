@@ -78,9 +78,9 @@ enum fc_code fc_template_compile(struct fc_template **out, const char *text, con
     *out = NULL;
     struct fc_template *t = fc_alloc(1, sizeof *t, "template", err);
     enum fc_code code = t ? FC_OK : FC_ERR_MEMORY;
-    if (code == FC_OK && fc_utf8_valid(text, len) < len)
+    if (code == FC_OK && fc_utf8_prefix(text, len) < len)
         code = fc_fail(err, FC_ERR_INPUT, "%s: not valid UTF-8 at byte %zu", where,
-                       fc_utf8_valid(text, len));
+                       fc_utf8_prefix(text, len));
     if (code != FC_OK)
         goto cleanup;
     t->n_fields = n_fields;
