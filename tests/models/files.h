@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "models/model_file.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -102,6 +103,26 @@ static inline void assert_refused(enum fc_code code, const struct fc_error *err,
 {
     if (code != expected || !strstr(err->text, words))
         fail_msg("expected code %d with \"%s\", found %d: %s", expected, words, code, err->text);
+}
+
+/* Field by field, as padding may hold anything. */
+static inline void assert_same_config(const struct fc_model_config *a,
+                                      const struct fc_model_config *b)
+{
+    assert_string_equal(a->family, b->family);
+    assert_true(a->n_layer == b->n_layer && a->n_embd == b->n_embd && a->n_head == b->n_head &&
+                a->n_kv_head == b->n_kv_head && a->head_size == b->head_size &&
+                a->n_ff == b->n_ff && a->n_vocab == b->n_vocab && a->n_ctx == b->n_ctx);
+    assert_true(a->norm == b->norm && a->norm_eps == b->norm_eps && a->position == b->position &&
+                a->activation == b->activation && a->gated == b->gated);
+    assert_true(a->rope_theta == b->rope_theta && a->rope_scaling == b->rope_scaling &&
+                a->rope_factor == b->rope_factor && a->rope_low_freq == b->rope_low_freq &&
+                a->rope_high_freq == b->rope_high_freq &&
+                a->rope_original_ctx == b->rope_original_ctx);
+    assert_true(a->qkv_bias == b->qkv_bias && a->out_bias == b->out_bias &&
+                a->mlp_bias == b->mlp_bias && a->tied == b->tied);
+    assert_true(a->bos == b->bos && a->pad == b->pad && a->n_eos == b->n_eos);
+    assert_memory_equal(a->eos, b->eos, sizeof a->eos);
 }
 
 /* xorshift64: the same bytes in every run. */
