@@ -20,7 +20,8 @@ enum {
     BLOCKS = 1024, /* most blocks of a row */
     LANES = 16,    /* a block is a multiple of this long, but for the last of a row */
     CHUNK = 256,   /* values weighed at a time */
-    BINS = 2048    /* of a digit of 11 bits */
+    BINS = 2048,   /* of a digit of 11 bits */
+    DISTANCES = 6
 };
 
 /* Orders like the float, -0 as 0; NaN is below everything. */
@@ -94,12 +95,33 @@ static void row_open(struct row *r, const float *x, size_t V, float sign)
         r->max[b] = largest(x + b * r->step, fc_cpu_min(r->step, V - b * r->step), sign);
 }
 
-/* A value equal to the maximum weighs 1 even where both are infinite; NaN and -inf weigh nothing. */
+/* A value equal to the maximum weighs 1 even where both are infinite; NaN and -inf weigh nothing.
+ */
 static inline float weight_of(const struct weight *how, float x)
 {
     float e = fc_cpu_exp((x - how->max) * how->inverse);
     e = x == how->max ? 1.0f : e;
     return x > -INFINITY ? e : 0.0f;
+}
+
+static void keys_of(uint32_t *restrict key, const float *restrict x, size_t n, float sign)
+{
+#pragma omp simd
+    for (size_t j = 0; j < n; j++)
+        key[j] = key_of(sign * x[j]);
+}
+
+static void weigh(float *restrict w, const float *restrict x, size_t n, const struct weight *how)
+{
+    struct weight local = *how;
+    if (local.ones) {
+        for (size_t j = 0; j < n; j++)
+            w[j] = 1.0f;
+        return;
+    }
+#pragma omp simd
+    for (size_t j = 0; j < n; j++)
+        w[j] = weight_of(&local, x[j]);
 }
 
 /* n values from id i with their weights and keys; false ends the walk. w may be changed. */
@@ -117,10 +139,8 @@ static void walk(const struct row *r, const struct weight *how, uint32_t floor, 
         size_t end = fc_cpu_min((b + 1) * r->step, r->V);
         for (size_t i = b * r->step; i < end; i += CHUNK) {
             size_t n = fc_cpu_min(CHUNK, end - i);
-            for (size_t j = 0; j < n; j++)
-                key[j] = key_of(r->sign * r->x[i + j]);
-            for (size_t j = 0; j < n; j++)
-                w[j] = how->ones ? 1.0f : weight_of(how, r->x[i + j]);
+            keys_of(key, r->x + i, n, r->sign);
+            weigh(w, r->x + i, n, how);
             if (!visit(context, i, n, w, key))
                 return;
         }
@@ -241,11 +261,12 @@ static double keep(struct draw *d, size_t n, float *w, const uint32_t *key)
 {
     uint32_t limit = d->limit.key;
     double sum = 0.0;
-    bool tie = false;
-    for (size_t j = 0; j < n; j++)
-        tie |= key[j] == limit;
-    for (size_t j = 0; j < n; j++)
+    uint32_t tie = 0;
+#pragma omp simd reduction(| : tie)
+    for (size_t j = 0; j < n; j++) {
+        tie |= key[j] == limit ? 1u : 0u;
         w[j] = key[j] < limit ? 0.0f : w[j];
+    }
     for (size_t j = 0; tie && j < n; j++)
         if (key[j] == limit) {
             w[j] = d->ties ? w[j] : 0.0f;
@@ -289,19 +310,42 @@ static double kept_weight(const struct row *r, const struct weight *how, struct 
     return d.sum;
 }
 
-/* The limit of top-p where top-k set none: some distance below the maximum covers the mass, and
- * what lies further away need not be searched. */
+/* Weights of the values not further than some distances (in units of temperature) from the
+ * maximum. */
+struct masses {
+    uint32_t floor[DISTANCES];
+    double sum[DISTANCES];
+};
+
+static bool add_masses(void *context, size_t i, size_t n, float *w, const uint32_t *key)
+{
+    struct masses *m = context;
+    (void)i;
+    for (int d = 0; d < DISTANCES; d++) {
+        uint32_t floor = m->floor[d];
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (size_t j = 0; j < n; j++)
+            sum += key[j] < floor ? 0.0f : w[j];
+        m->sum[d] += (double)sum;
+    }
+    return true;
+}
+
+/* The limit of top-p where top-k set none. The values near the maximum usually hold the mass: those
+ * further away need not be searched. */
 static struct limit find_mass(const struct row *r, const struct weight *how, float top_p)
 {
-    static const float distances[] = {1.0f, 3.0f, 6.0f, 10.0f, 15.0f};
-    double target = (double)top_p * kept_weight(r, how, no_limit);
-    uint32_t floor = 0;
-    for (size_t i = 0; i < sizeof distances / sizeof *distances; i++) {
-        floor = key_of(how->max - distances[i] / how->inverse);
-        if (kept_weight(r, how, (struct limit){floor, SIZE_MAX}) >= target)
-            return find_limit(r, how, target, no_limit, floor);
-    }
-    return find_limit(r, how, target, no_limit, 0);
+    static const float distances[DISTANCES] = {1.0f, 3.0f, 6.0f, 10.0f, 15.0f, INFINITY};
+    struct masses m = {0};
+    for (int d = 0; d < DISTANCES; d++)
+        m.floor[d] = key_of(how->max - distances[d] / how->inverse);
+    walk(r, how, 0, add_masses, &m);
+    double target = (double)top_p * m.sum[DISTANCES - 1];
+    int d = 0;
+    while (m.sum[d] < target)
+        d++;
+    return find_limit(r, how, target, no_limit, m.floor[d]);
 }
 
 static int32_t draw_token(const struct row *r, const struct fc_sampling *how, float max)
