@@ -252,7 +252,8 @@ static enum fc_code parse_flag(struct fc_options *o, int argc, char **argv, int 
         /* "--model --json" is a forgotten value, not a model called --json. */
         if (!next ||
             (strncmp(next, "--", 2) == 0 && fc_options_find(o, next + 2, strcspn(next + 2, "="))))
-            return fc_fail(err, FC_ERR_USAGE, "%s needs a value: %s %s", where, where, p->metavar);
+            return fc_fail(err, FC_ERR_USAGE, "%s needs a value: %s %s", where, where,
+                           fc_option_metavar(p));
         value = next;
         ++*at;
     }
@@ -308,8 +309,8 @@ static enum fc_code check_required(const struct fc_options *o, struct fc_error *
     for (size_t i = 0; i < o->n_items; i++) {
         const struct fc_option *p = o->items[i].option;
         if (p->required && o->items[i].source == FC_FROM_DEFAULT)
-            return fc_fail(err, FC_ERR_USAGE, "--%s %s is missing: %s", p->name, p->metavar,
-                           p->help);
+            return fc_fail(err, FC_ERR_USAGE, "--%s %s is missing: %s", p->name,
+                           fc_option_metavar(p), p->help);
     }
     return FC_OK;
 }

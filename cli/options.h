@@ -59,13 +59,13 @@ enum fc_option_type {                /* the field's type in the command's struct
 struct fc_option {
     const char *name; /* without dashes; NULL ends a table */
     enum fc_option_type type;
-    size_t offset;              /* of the field, in the struct of its group */
-    const char *fallback;       /* the default as it would be typed ("true" for a flag that is on);
-                                   NULL: NULL, 0, false, the first choice, no strings */
-    const char *metavar;        /* "FILE", "N": how help names the value */
-    const char *help;           /* one phrase; help adds the default and the choices itself */
-    double min, max;            /* of numbers, both included; max < min: no upper limit; both 0:
-                                   no limit at all */
+    size_t offset;        /* of the field, in the struct of its group */
+    const char *fallback; /* the default as it would be typed ("true" for a flag that is on);
+                             NULL: NULL, 0, false, the first choice, no strings */
+    const char *metavar;  /* "FILE", "N": how help names the value; NULL: N, X, NAME or TEXT */
+    const char *help;     /* one phrase; help adds the default and the choices itself */
+    double min, max;      /* of numbers, both included; max < min: no upper limit; both 0:
+                             no limit at all */
     const char *const *choices; /* NULL-terminated */
     bool required;
 };

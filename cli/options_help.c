@@ -49,7 +49,7 @@ static void add_flag(const struct fc_option *p, struct fc_text *out)
     bool on = p->type == FC_OPT_FLAG && p->fallback && strcmp(p->fallback, "true") == 0;
     fc_text_printf(out, "--%s%s", on ? "[no-]" : "", p->name);
     if (p->type != FC_OPT_FLAG)
-        fc_text_printf(out, " %s", p->metavar);
+        fc_text_printf(out, " %s", fc_option_metavar(p));
 }
 
 static void usage(const struct fc_command_spec *spec, size_t width, struct fc_text *out)

@@ -16,6 +16,9 @@ extern const struct fc_option_group fc_builtin_group;
 
 struct fc_bound_option *fc_options_find(const struct fc_options *o, const char *name, size_t len);
 
+/* How help and errors name the value; from the type where the table says nothing. */
+const char *fc_option_metavar(const struct fc_option *option);
+
 /* Sets a field from text (NULL for a flag: true). Strings are kept by pointer, and a repeated
  * option grows by one. `where` names the place in errors: "--lr", or "job.json: lr". */
 enum fc_code fc_option_set(const struct fc_bound_option *item, const char *text, const char *where,

@@ -8,6 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *fc_option_metavar(const struct fc_option *option)
+{
+    static const char *const names[] = {
+        [FC_OPT_STRING] = "TEXT", [FC_OPT_SIZE] = "N",      [FC_OPT_DOUBLE] = "X",
+        [FC_OPT_FLAG] = "",       [FC_OPT_CHOICE] = "NAME", [FC_OPT_STRINGS] = "TEXT"};
+    return option->metavar ? option->metavar : names[option->type];
+}
+
 static enum fc_code out_of_range(const struct fc_option *p, const char *found, const char *where,
                                  struct fc_error *err)
 {

@@ -39,6 +39,7 @@ for command in $commands; do
     for flag in --config --json --help 'Exit status:'; do
         grep -qF -- "$flag" "$folder/one" || fail "help $command does not mention $flag"
     done
+    ! grep -q '(null)' "$folder/one" || fail "help $command prints (null)"
     if LC_ALL=C awk 'length > 80' "$folder/one" | grep -q .; then
         fail "help $command has lines of more than 80 columns"
     fi

@@ -38,7 +38,6 @@ static const struct fc_option own_options[] = {
     {.name = "seed",
      .type = FC_OPT_SIZE,
      .offset = offsetof(struct flags, seed),
-     .metavar = "S",
      .help = "of everything but privacy"},
     {.name = "lr",
      .type = FC_OPT_DOUBLE,
@@ -310,6 +309,7 @@ static void help_is_complete_and_fits(void **state)
             assert_non_null(strstr(help.data, flag));
         }
     }
+    assert_non_null(strstr(help.data, "  --seed N "));
     assert_non_null(strstr(help.data, "(default: 1e-3)"));
     assert_non_null(strstr(help.data, "; one of likelihood, generate"));
     assert_non_null(strstr(help.data, "\n  as it stands\n"));
