@@ -126,7 +126,8 @@ static enum fc_code check_cover(struct fc_safetensor *t, size_t n, const char *p
                                 const unsigned char *data, size_t len, struct fc_error *err)
 {
     const unsigned char *at = data;
-    qsort(t, n, sizeof *t, by_data);
+    if (n)
+        qsort(t, n, sizeof *t, by_data);
     for (size_t i = 0; i < n; at = t[i].data + t[i].bytes, i++)
         if (t[i].data != at)
             return fc_fail(err, FC_ERR_INPUT, "%s: tensor \"%.100s\": its data %s", path, t[i].name,

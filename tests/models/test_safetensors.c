@@ -48,6 +48,11 @@ static void reads(void **state)
     assert_null(fc_safetensors_find(st, "c"));
     assert_null(fc_safetensors_find(st, "__metadata__"));
     fc_safetensors_close(st);
+    assert_int_equal(fc_safetensors_open(&st, write_file("none.safetensors", "{}", 0), &err),
+                     FC_OK);
+    assert_int_equal(fc_safetensors_list(st, &all), 0);
+    assert_null(fc_safetensors_find(st, "a"));
+    fc_safetensors_close(st);
     fc_safetensors_close(NULL);
 }
 
