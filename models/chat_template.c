@@ -7,8 +7,10 @@
 #include <ctype.h>
 #include <string.h>
 
-/* Quotes in the canonical form: no template holds this byte. */
+/* Quotes in the canonical form, and text that stands outside of every tag: no template holds these
+ * bytes. */
 #define Q "\1"
+#define R "\2"
 
 static const char *copy_string(const char *p, struct fc_text *out)
 {
@@ -28,26 +30,61 @@ static const char *copy_string(const char *p, struct fc_text *out)
     return *p ? p : p - 1;
 }
 
-/* Text between tags is kept without blanks, which is enough to see that it is there. */
+/* Whether blanks between two tags reach the prompt, as transformers sets Jinja up: a '-' in a tag
+ * takes them, a line end after a block is dropped, and so are blanks before a block that stands
+ * first on its line. block_before: the tag before is {% %}; next: what follows, NUL at the end. */
+static bool blanks_show(const char *text, size_t len, bool block_before, bool dash_before,
+                        const char *next)
+{
+    if (dash_before || (next[0] && next[2] == '-'))
+        return false;
+    if (len && text[0] == '\n' && (block_before || (!next[0] && len == 1))) {
+        text++;
+        len--;
+    }
+    bool own_line = block_before || (len && memchr(text, '\n', len));
+    while (next[0] && next[1] != '{' && own_line && len && text[len - 1] != '\n')
+        len--;
+    return len != 0;
+}
+
+/* Text outside of tags, from p to the next tag: nothing where it does not show, else the mark R,
+ * for which no known template asks. */
+static const char *skip_text(const char *p, const char *tag, struct fc_text *out)
+{
+    const char *end = p;
+    bool blank = true;
+    for (; *end && !(end[0] == '{' && end[1] && strchr("{%#", end[1])); end++)
+        blank = blank && isspace((unsigned char)*end);
+    bool block = tag && tag[0] != '}';
+    if (!blank || blanks_show(p, (size_t)(end - p), block, tag && tag[-1] == '-', end))
+        fc_text_puts(out, R);
+    return end;
+}
+
 static enum fc_code canonical(const char *text, struct fc_text *out, struct fc_error *err)
 {
-    bool in_tag = false;
+    const char *p = skip_text(text, NULL, out);
     fc_text_puts(out, "");
-    for (const char *p = text; *p; p++) {
-        if (p[0] == '{' && (p[1] == '{' || p[1] == '%')) {
-            in_tag = true;
-            fc_text_add(out, p++, 2);
-            p += p[1] == '-';
-        } else if (in_tag && (*p == '\'' || *p == '"')) {
-            p = copy_string(p, out);
-        } else if (in_tag && (p[0] == '}' || p[0] == '%') && p[1] == '}') {
-            in_tag = false;
-            fc_text_add(out, p++, 2);
-        } else if (in_tag && *p == '-' && (p[1] == '}' || p[1] == '%')) {
-            continue;
-        } else if (!isspace((unsigned char)*p)) {
-            fc_text_add(out, p, 1);
+    while (*p) {
+        bool comment = p[1] == '#';
+        if (!comment)
+            fc_text_add(out, p, 2);
+        for (p += p[2] == '-' ? 3 : 2; *p; p++) {
+            if (comment ? p[0] == '#' && p[1] == '}' : strchr("}%", *p) && p[1] == '}')
+                break;
+            if (comment)
+                continue;
+            if (*p == '\'' || *p == '"')
+                p = copy_string(p, out);
+            else if (!isspace((unsigned char)*p) && !(p[0] == '-' && p[1] && strchr("}%", p[1])))
+                fc_text_add(out, p, 1);
         }
+        if (!*p)
+            break;
+        if (!comment)
+            fc_text_add(out, p, 2);
+        p = skip_text(p + 2, p, out);
     }
     return fc_text_check(out, err);
 }
@@ -114,6 +151,8 @@ static bool matches(const struct known *k, const char *text)
         if ((k->has[i] && !strstr(text, k->has[i])) ||
             (k->has_not[i] && strstr(text, k->has_not[i])))
             return false;
+    if (strstr(text, R))
+        return false;
     return strstr(text, "add_generation_prompt") || k->format == FC_CHAT_LLAMA2;
 }
 

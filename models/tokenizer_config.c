@@ -105,7 +105,7 @@ enum fc_code fc_tok_read_config(struct fc_tokenizer *tok, const char *folder, st
     return code;
 }
 
-static enum fc_code open_folder(struct fc_tokenizer **tok, const char *folder, struct fc_error *err)
+enum fc_code fc_tok_open_folder(struct fc_tokenizer **tok, const char *folder, struct fc_error *err)
 {
     char *path = fc_path_join(folder, "tokenizer.json", err);
     if (!path)
@@ -138,8 +138,8 @@ enum fc_code fc_tokenizer_open(struct fc_tokenizer **tok, const struct fc_model_
 {
     const struct fc_gguf *gguf = fc_model_file_gguf(file);
     *tok = NULL;
-    enum fc_code code =
-        gguf ? fc_tok_open_gguf(tok, gguf, err) : open_folder(tok, fc_model_file_path(file), err);
+    enum fc_code code = gguf ? fc_tok_open_gguf(tok, gguf, err)
+                             : fc_tok_open_folder(tok, fc_model_file_path(file), err);
     if (code == FC_OK)
         take_ids(*tok, fc_model_file_config(file));
     return code;

@@ -69,12 +69,10 @@ static int byte_token(const char *text, size_t len)
     return value;
 }
 
-static enum fc_code prepare_one(struct fc_tokenizer *tok, size_t id, struct fc_text *text,
-                                struct fc_error *err)
+static enum fc_code prepare_one(struct fc_tokenizer *tok, size_t id, const char *piece, size_t len,
+                                struct fc_text *text, struct fc_error *err)
 {
     const struct fc_decoder *d = &tok->decoder;
-    const char *piece = fc_piece_text(&tok->vocab.pieces, id);
-    size_t len = tok->vocab.pieces.of[id].len;
     struct fc_spans moved = {0};
     fc_text_clear(text);
     if (d->byte_level) {
@@ -94,9 +92,17 @@ enum fc_code fc_decoder_prepare(struct fc_tokenizer *tok, struct fc_error *err)
 {
     struct fc_text text = {0};
     enum fc_code code = FC_OK;
+    const struct fc_pieces *pieces = &tok->vocab.pieces;
     for (size_t id = 0; code == FC_OK && id < tok->vocab.size; id++)
         if (tok->vocab.flags[id])
-            code = prepare_one(tok, id, &text, err);
+            code = prepare_one(tok, id, fc_piece_text(pieces, id), pieces->of[id].len, &text, err);
+    /* An added token that is looked for in normal form decodes to it: so does `tokenizers` 0.22 and
+     * newer, where it matters only for a normalizer that puts a prefix in front. */
+    for (size_t i = 0; code == FC_OK && i < tok->n_added; i++) {
+        const struct fc_added *a = &tok->added[i];
+        if (a->normalized && a->len)
+            code = prepare_one(tok, (size_t)a->id, a->text, a->len, &text, err);
+    }
     fc_text_free(&text);
     return code;
 }

@@ -167,7 +167,7 @@ static enum fc_code read_tokens(struct fc_tokenizer *tok, const struct source *s
         if (type == UNUSED)
             continue;
         if (t.len && memchr(t.data, 0, t.len))
-            return fc_fail(err, FC_ERR_INPUT, "%s: token %zu holds a NUL", tok->where, i);
+            return fc_fail(err, FC_ERR_UNSUPPORTED, "%s: token %zu holds a NUL", tok->where, i);
         enum fc_code code =
             fc_vocab_add(&tok->vocab, t.data, t.len, i, FC_TOKEN_MODEL, tok->where, err);
         struct fc_added kind = {.special = type == CONTROL || type == UNKNOWN};

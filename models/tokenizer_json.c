@@ -200,11 +200,38 @@ static enum fc_code read_root(struct fc_tokenizer *tok, const cJSON *root, struc
     return code;
 }
 
+/* A NUL would end a C string early and go unseen: cJSON keeps no lengths. No vocabulary has one. */
+static bool holds_nul(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] == '\0' ||
+            (text[i] == '\\' && len - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0))
+            return true;
+        i += text[i] == '\\'; /* the escaped character is no backslash that begins an escape */
+    }
+    return false;
+}
+
+static cJSON *read_tree(const char *path, struct fc_error *err)
+{
+    char *text = NULL;
+    size_t len;
+    cJSON *root = NULL;
+    if (fc_file_read(path, FC_TOK_MAX_FILE, &text, &len, err) != FC_OK)
+        return NULL;
+    if (holds_nul(text, len))
+        fc_fail(err, FC_ERR_UNSUPPORTED, "%s: a text with a NUL is not supported", path);
+    else
+        root = fc_json_parse(text, len, path, err);
+    free(text);
+    return root;
+}
+
 enum fc_code fc_tokenizer_open_json(struct fc_tokenizer **tok, const char *path,
                                     struct fc_error *err)
 {
     *tok = NULL;
-    cJSON *root = fc_json_read_file(path, FC_TOK_MAX_FILE, err);
+    cJSON *root = read_tree(path, err);
     if (!root)
         return err ? err->code : FC_ERR_INPUT;
     enum fc_code code = FC_ERR_MEMORY;

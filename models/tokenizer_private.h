@@ -305,6 +305,9 @@ enum fc_code fc_tok_finish(struct fc_tokenizer *tok, struct fc_error *err);
 /* From GGUF metadata (models/tokenizer_gguf.c). */
 enum fc_code fc_tok_open_gguf(struct fc_tokenizer **tok, const struct fc_gguf *gguf,
                               struct fc_error *err);
+/* tokenizer.json of a folder and the files beside it (models/tokenizer_config.c). */
+enum fc_code fc_tok_open_folder(struct fc_tokenizer **tok, const char *folder,
+                                struct fc_error *err);
 /* Adds what tokenizer_config.json, special_tokens_map.json and chat_template.jinja beside the
  * tokenizer.json say (models/tokenizer_config.c). */
 enum fc_code fc_tok_read_config(struct fc_tokenizer *tok, const char *folder, struct fc_error *err);
