@@ -195,7 +195,7 @@ static enum fc_code submit_some(struct fc_client *c, struct fc_error *err)
     struct fc_frame frame;
     size_t count = 0;
     cJSON *header = cJSON_CreateObject();
-    enum fc_code code = fc_sampling_write(header, &c->options.sampling, err);
+    enum fc_code code = fc_wire_sampling_write(header, &c->options.sampling, err);
     if (code == FC_OK)
         code = fill_submit(c, header, &count, err);
     if (code != FC_OK) {
@@ -304,7 +304,7 @@ static enum fc_code poll_server(struct fc_client *c, double wait, struct fc_erro
     struct fc_frame frame;
     size_t n_done = c->n_done < c->limits.job_items ? c->n_done : c->limits.job_items;
     n_done = n_done < FRAME_ITEMS ? n_done : FRAME_ITEMS;
-    wait = fmax(0, fmin(wait, fmin(MAX_WAIT, c->x.timeout / 2)));
+    wait = fmax(0, fmin(wait, fmin(MAX_WAIT, c->x.timeout / 4)));
     cJSON *header = poll_header(c, wait, n_done, err);
     if (!header)
         return FC_ERR_MEMORY;
@@ -312,7 +312,8 @@ static enum fc_code poll_server(struct fc_client *c, double wait, struct fc_erro
     if (code == FC_OK && frame.header) {
         c->n_unacked -= n_done;
         c->n_done -= n_done;
-        memmove(c->done, c->done + n_done, c->n_done * sizeof *c->done);
+        if (c->n_done)
+            memmove(c->done, c->done + n_done, c->n_done * sizeof *c->done);
         code = read_answers(c, &frame, err);
     }
     fc_exchange_done(&c->x, &frame);
@@ -476,7 +477,7 @@ enum fc_code fc_job_id_random(unsigned char job[FC_JOB_ID_SIZE], struct fc_error
 
 static enum fc_code copy_stops(struct fc_client *c, struct fc_error *err)
 {
-    struct fc_sampling *s = &c->options.sampling;
+    struct fc_wire_sampling *s = &c->options.sampling;
     for (size_t i = 0; i < s->n_stops; i++) {
         c->stops[i] = fc_strndup(s->stops[i], strlen(s->stops[i]), err);
         if (!c->stops[i])

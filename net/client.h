@@ -6,8 +6,8 @@
  * ledger was charged. A raw char * is refused by the compiler. net/ does not include
  * privacy/: whoever composes both (cli/) puts the two accessors of privacy/perturbed.h into the
  * options. One of them is asked whether the object was charged at all; a preview stays here.
- * Bytes leave through one function, transmit in exchange.c, which only sees encoded frames. A resend
- * sends the stored bytes, so it discloses nothing new and costs no budget.
+ * Bytes leave through one function, transmit in exchange.c, which only sees encoded frames. A
+ * resend sends the stored bytes, so it discloses nothing new and costs no budget.
  *
  * One thread at a time owns a client. It works only inside calls; none of them waits longer than
  * its own time-out plus `timeout`, and all look at `cancelled` every 50 ms.
@@ -35,7 +35,7 @@ struct fc_perturbed; /* privacy's; see above */
 struct fc_client_options {
     const char *address;               /* fc_address_parse */
     unsigned char job[FC_JOB_ID_SIZE]; /* fc_job_id_random once per job; kept for a restart */
-    struct fc_sampling sampling;       /* of every item; copied */
+    struct fc_wire_sampling sampling;  /* of every item; copied */
     double timeout; /* seconds without any answer after which the server is dead; 0: 60 */
     double resend;  /* seconds until a request is sent again, doubling up to 16 times as much, each
                        +-25 % at random; 0: 1 */

@@ -26,7 +26,7 @@ enum fc_item_state {
 struct fc_batch {
     size_t references;
     cJSON *tree; /* owns the stop texts */
-    struct fc_sampling sampling;
+    struct fc_wire_sampling sampling;
 };
 
 #define FC_DIGEST_SIZE 16

@@ -60,7 +60,8 @@ enum fc_code fc_answer_finish_read(enum fc_answer_finish *finish, const cJSON *o
 
 /* ---- sampling ---- */
 
-enum fc_code fc_sampling_write(cJSON *header, const struct fc_sampling *s, struct fc_error *err)
+enum fc_code fc_wire_sampling_write(cJSON *header, const struct fc_wire_sampling *s,
+                                    struct fc_error *err)
 {
     cJSON *object = cJSON_AddObjectToObject(header, "sampling");
     cJSON *stops = object ? cJSON_AddArrayToObject(object, "stops") : NULL;
@@ -75,7 +76,8 @@ enum fc_code fc_sampling_write(cJSON *header, const struct fc_sampling *s, struc
     return FC_OK;
 }
 
-static enum fc_code read_stops(struct fc_sampling *s, const cJSON *object, struct fc_error *err)
+static enum fc_code read_stops(struct fc_wire_sampling *s, const cJSON *object,
+                               struct fc_error *err)
 {
     const cJSON *stops, *stop;
     enum fc_code code = fc_array_read(object, "stops", FC_MAX_STOPS, &stops, err);
@@ -92,12 +94,12 @@ static enum fc_code read_stops(struct fc_sampling *s, const cJSON *object, struc
     return FC_OK;
 }
 
-enum fc_code fc_sampling_read(struct fc_sampling *s, const cJSON *object, size_t max_tokens,
-                              struct fc_error *err)
+enum fc_code fc_wire_sampling_read(struct fc_wire_sampling *s, const cJSON *object,
+                                   size_t max_tokens, struct fc_error *err)
 {
     static const char where[] = "sampling";
     enum fc_code code;
-    *s = (struct fc_sampling){0};
+    *s = (struct fc_wire_sampling){0};
     if (!cJSON_IsObject(object))
         return fc_fail(err, FC_ERR_INPUT, "sampling: expected an object");
     if ((code = fc_json_size(object, "max_tokens", true, &s->max_tokens, where, err)) != FC_OK ||

@@ -77,7 +77,7 @@ const char *fc_refusal_name(enum fc_refusal refusal);
 enum fc_refusal fc_refusal_from_name(const char *name);
 
 /* How the LLM shall write: the same for all items of one SUBMIT. */
-struct fc_sampling {
+struct fc_wire_sampling {
     size_t max_tokens;               /* >= 1 */
     double temperature;              /* 0: greedy; at most 100 */
     size_t top_k;                    /* 0: off; at most 2^31 - 1 */
@@ -87,11 +87,12 @@ struct fc_sampling {
 };
 
 /* Appends field "sampling" to a header. */
-enum fc_code fc_sampling_write(cJSON *header, const struct fc_sampling *s, struct fc_error *err);
+enum fc_code fc_wire_sampling_write(cJSON *header, const struct fc_wire_sampling *s,
+                                    struct fc_error *err);
 /* Reads the object itself; the stops stay owned by it. Ranges as above, max_tokens also at most
  * `max_tokens`. */
-enum fc_code fc_sampling_read(struct fc_sampling *s, const cJSON *object, size_t max_tokens,
-                              struct fc_error *err);
+enum fc_code fc_wire_sampling_read(struct fc_wire_sampling *s, const cJSON *object,
+                                   size_t max_tokens, struct fc_error *err);
 
 /* What a server takes; told in its answer to HELLO. */
 struct fc_limits {

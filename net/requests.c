@@ -211,7 +211,7 @@ static enum fc_code read_submit(struct request *r, struct fc_batch *batch, struc
     if (code != FC_OK)
         return code;
     batch->tree = cJSON_DetachItemFromObjectCaseSensitive(r->frame.header, "sampling");
-    code = fc_sampling_read(&batch->sampling, batch->tree, limits->max_tokens, err);
+    code = fc_wire_sampling_read(&batch->sampling, batch->tree, limits->max_tokens, err);
     if (code != FC_OK)
         return code;
     *list = fc_alloc((size_t)cJSON_GetArraySize(items), sizeof **list, "submit", err);
@@ -388,9 +388,11 @@ static enum fc_code serve_poll(struct request *r, struct fc_error *err)
         code = forget_stored(r, err);
     if (code != FC_OK)
         return code;
-    double wait = fmin((double)wait_ms / 1000, MAX_WAIT);
+    double deadline = fc_now() + fmin((double)wait_ms / 1000, MAX_WAIT);
+    /* A poll while one is parked is the same one sent again, which earns no more time. */
+    if (!r->job->poll.parked || deadline < r->job->poll.deadline)
+        r->job->poll.deadline = deadline;
     r->job->poll.parked = true;
-    r->job->poll.deadline = fc_now() + wait;
     r->job->poll.sequence = r->frame.sequence;
     r->job->poll.after = after;
     r->job->poll.route = *r->route;
@@ -505,7 +507,8 @@ static enum fc_code serve_request(struct request *r, struct fc_error *err)
     if (ours) {
         r->job->last_sequence = r->frame.sequence;
         r->job->contact = fc_now();
-        r->job->poll.parked = false; /* its client has gone on: nobody waits for that answer */
+        if (r->frame.kind != FC_MSG_POLL) /* its client has gone on */
+            r->job->poll.parked = false;
     } else if (r->frame.kind != FC_MSG_HELLO && r->frame.kind != FC_MSG_STATUS) {
         return r->job ? refuse(s, r, FC_REFUSED_TAKEN_OVER, "another client runs this job now")
                       : refuse(s, r, FC_REFUSED_UNKNOWN_JOB, "say hello first");

@@ -115,23 +115,29 @@ enum fc_code fc_server_complete(struct fc_server *s, uint64_t id, const char *te
     return FC_OK;
 }
 
+/* Answers come after receiving: a poll that was sent again meanwhile is answered under its newest
+ * sequence, the only one that its client still waits for. */
+static enum fc_code serve_round(struct fc_server *s, size_t *frames, double *deadline,
+                                struct fc_error *err)
+{
+    enum fc_code code = receive_all(s, frames, err);
+    if (code == FC_OK)
+        code = dispatch(s, err);
+    return code == FC_OK ? fc_server_answer_parked(s, deadline, err) : code;
+}
+
 enum fc_code fc_server_poll(struct fc_server *s, double timeout, struct fc_error *err)
 {
     size_t frames = 0;
     double now = fc_now(), deadline = now + timeout;
     fc_server_drop_aged(s, now);
-    enum fc_code code = fc_server_answer_parked(s, &deadline, err);
-    if (code == FC_OK)
-        code = receive_all(s, &frames, err);
-    if (code == FC_OK && !frames && deadline > fc_now()) {
-        struct nn_pollfd wait = {.fd = s->socket, .events = NN_POLLIN};
-        double ms = ceil((deadline - fc_now()) * 1000);
-        nn_poll(&wait, 1, (int)fmax(fmin(ms, 1000), 0));
-        code = receive_all(s, &frames, err);
-    }
-    if (code == FC_OK)
-        code = dispatch(s, err);
-    return code == FC_OK ? fc_server_answer_parked(s, &deadline, err) : code;
+    enum fc_code code = serve_round(s, &frames, &deadline, err);
+    double left = deadline - fc_now();
+    if (code != FC_OK || frames || left <= 0)
+        return code;
+    struct nn_pollfd wait = {.fd = s->socket, .events = NN_POLLIN};
+    nn_poll(&wait, 1, (int)fmin(ceil(left * 1000), 1000)); /* a signal ends it: no error */
+    return serve_round(s, &frames, &deadline, err);
 }
 
 /* ---- life ---- */

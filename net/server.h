@@ -10,8 +10,8 @@
  *
  * nanomsg's own thread keeps receiving while a step runs, and a client is content with a sign of
  * life every few seconds (it asks again after a second or so and gives up after its --timeout, a
- * minute), so a step may last seconds. In exchange there is no queue between threads, no lock and
- * no second copy of the state.
+ * minute), so a step may last seconds: up to a third of the time-out. In exchange there is no queue
+ * between threads, no lock and no second copy of the state.
  *
  * Fairness: the handler is given at most `window` items at once, taken in turn from all jobs, so a
  * large job does not hold up a small one for longer than the items that are already running.
@@ -32,7 +32,7 @@ struct fc_ask {
     const char *text; /* valid UTF-8 without NUL, and NUL-terminated */
     size_t n_text;
     uint64_t seed;
-    const struct fc_sampling *sampling;
+    const struct fc_wire_sampling *sampling;
 };
 
 struct fc_server_handler {

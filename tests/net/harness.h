@@ -14,6 +14,7 @@
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -190,7 +191,49 @@ static inline enum fc_code fake_serve(const struct fake_options *o, struct fc_er
     return code;
 }
 
-/* ---- a client's whole job ---- */
+/* ---- the server in a thread ---- */
+
+struct running {
+    struct fake_options options;
+    char address[64];
+    pthread_t thread;
+    atomic_int stop, ready;
+    struct fake_counts counts;
+    struct fc_server_stats stats;
+    struct fc_error err;
+};
+
+static inline void *server_main(void *argument)
+{
+    struct running *r = argument;
+    fake_serve(&r->options, &r->err);
+    return NULL;
+}
+
+/* Fill r->options.server and the delays before. */
+static inline void start_server(struct running *r, int first_port)
+{
+    snprintf(r->address, sizeof r->address, "tcp://127.0.0.1:%d", free_port(first_port));
+    r->options.server.address = r->address;
+    r->options.server.model = "fake";
+    r->options.stop = &r->stop;
+    r->options.ready = &r->ready;
+    r->options.counts = &r->counts;
+    r->options.stats = &r->stats;
+    assert_int_equal(pthread_create(&r->thread, NULL, server_main, r), 0);
+    while (!atomic_load(&r->ready))
+        fc_sleep(0.001);
+    assert_int_equal(atomic_load(&r->ready), 1);
+}
+
+static inline void stop_server(struct running *r)
+{
+    atomic_store(&r->stop, 1);
+    pthread_join(r->thread, NULL);
+    assert_int_equal(r->err.code, FC_OK);
+}
+
+/* ---- clients ---- */
 
 static inline void job_id(unsigned char job[FC_JOB_ID_SIZE], uint64_t number)
 {
@@ -210,6 +253,35 @@ static inline struct fc_client_options client_options(const char *address, uint6
     o.sampling.n_stops = 1;
     job_id(o.job, job);
     return o;
+}
+
+static inline struct fc_client *open_client(const struct running *r, uint64_t job)
+{
+    struct fc_error err = {0};
+    struct fc_client *c = NULL;
+    struct fc_client_options o = client_options(r->address, job);
+    if (fc_client_open(&c, &o, &err) != FC_OK)
+        fail_msg("%s", err.text);
+    assert_string_equal(fc_client_model(c), "fake");
+    return c;
+}
+
+static inline void submit(struct fc_client *c, const char *name, size_t first, size_t n)
+{
+    for (size_t i = first; i < first + n; i++) {
+        struct fc_perturbed p = perturbed(name, i);
+        struct fc_error err = {0};
+        assert_int_equal(fc_client_submit(c, i, seed_of(i), &p, &err), FC_OK);
+    }
+}
+
+static inline struct fc_answer next(struct fc_client *c, bool *found)
+{
+    struct fc_error err = {0};
+    struct fc_answer a = {0};
+    if (fc_client_next(c, 2, &a, found, &err) != FC_OK)
+        fail_msg("%s", err.text);
+    return a;
 }
 
 /* Whether an answer is what the fake generator says to prompt `index` of `name`. */

@@ -79,11 +79,11 @@ static void test_server_refuses_other_hosts(void **state)
     assert_non_null(strstr(err.text, "ssh -L"));
 }
 
-static enum fc_code read_sampling(const char *text, struct fc_sampling *s)
+static enum fc_code read_sampling(const char *text, struct fc_wire_sampling *s)
 {
     struct fc_error err = {0};
     cJSON *o = text ? cJSON_Parse(text) : NULL;
-    enum fc_code code = fc_sampling_read(s, o, 100, &err);
+    enum fc_code code = fc_wire_sampling_read(s, o, 100, &err);
     cJSON_Delete(o);
     return code;
 }
@@ -92,17 +92,19 @@ static void test_sampling(void **state)
 {
     (void)state;
     struct fc_error err = {0};
-    struct fc_sampling in = {.max_tokens = 100, .temperature = 0.1, .top_k = 40, .top_p = 1.0 / 3};
-    struct fc_sampling out;
+    struct fc_wire_sampling in = {
+        .max_tokens = 100, .temperature = 0.1, .top_k = 40, .top_p = 1.0 / 3};
+    struct fc_wire_sampling out;
     in.stops[0] = "a\"b";
     in.stops[1] = "\n";
     in.n_stops = 2;
     cJSON *h = cJSON_CreateObject();
-    assert_int_equal(fc_sampling_write(h, &in, &err), FC_OK);
+    assert_int_equal(fc_wire_sampling_write(h, &in, &err), FC_OK);
     char *text = cJSON_PrintUnformatted(h);
     cJSON_Delete(h);
     h = cJSON_Parse(text); /* as it arrives */
-    assert_int_equal(fc_sampling_read(&out, cJSON_GetObjectItem(h, "sampling"), 100, &err), FC_OK);
+    assert_int_equal(fc_wire_sampling_read(&out, cJSON_GetObjectItem(h, "sampling"), 100, &err),
+                     FC_OK);
     assert_int_equal(out.max_tokens, 100);
     assert_int_equal(out.top_k, 40);
     assert_memory_equal(&out.temperature, &in.temperature, sizeof(double)); /* every bit */
