@@ -2,9 +2,13 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "cli/metrics.h"
 
+#include <sodium.h>
 #include <string.h>
+
+#define HASH_BLOCK ((size_t)1 << 24)
 
 enum fc_code fc_session_open(struct fc_session *s, const struct fc_model_flags *model,
                              const struct fc_compute_flags *compute, size_t max_ctx,
@@ -47,6 +51,33 @@ void fc_session_close(struct fc_session *s)
 enum fc_code fc_session_chat(struct fc_session *s, struct fc_error *err)
 {
     return s->chat == FC_CHAT_AUTO ? fc_chat_detect(s->tok, &s->chat, err) : FC_OK;
+}
+
+enum fc_code fc_session_fingerprint(const struct fc_session *s, const char *extra,
+                                    char text[FC_FINGERPRINT_SIZE], struct fc_error *err)
+{
+    const struct fc_device *dev = &s->dev;
+    size_t total = s->model.params.total * fc_dtype_size(s->model.dtype);
+    unsigned char digest[16];
+    char hex[2 * sizeof digest + 1];
+    crypto_generichash_state hash;
+    crypto_generichash_init(&hash, NULL, 0, sizeof digest);
+    if (extra)
+        crypto_generichash_update(&hash, (const unsigned char *)extra, strlen(extra));
+    unsigned char *block = fc_alloc(HASH_BLOCK, 1, "fingerprint", err);
+    enum fc_code code = block ? FC_OK : FC_ERR_MEMORY;
+    for (size_t at = 0; at < total && code == FC_OK; at += HASH_BLOCK) {
+        size_t n = total - at < HASH_BLOCK ? total - at : HASH_BLOCK;
+        dev->k->download(dev->stream, block, (const char *)s->model.weights + at, n);
+        code = dev->k->sync(dev->stream, err);
+        crypto_generichash_update(&hash, block, n);
+    }
+    crypto_generichash_final(&hash, digest, sizeof digest);
+    sodium_bin2hex(hex, sizeof hex, digest, sizeof digest);
+    snprintf(text, FC_FINGERPRINT_SIZE, "%s %s %s", s->model.config.family,
+             fc_dtype_name(s->model.dtype), hex);
+    free(block);
+    return code;
 }
 
 enum fc_code fc_session_record(const struct fc_options *options, const char *folder,

@@ -25,6 +25,12 @@ void fc_session_close(struct fc_session *s);
 /* Settles the chat format: the flag's, or the one that the model's files show. */
 enum fc_code fc_session_chat(struct fc_session *s, struct fc_error *err);
 
+/* What two runs must share to give the same answers, as "llama bf16 HASH": the hash is over all
+ * weights and over `extra` (an instruction around the prompts; may be NULL). */
+#define FC_FINGERPRINT_SIZE 128
+enum fc_code fc_session_fingerprint(const struct fc_session *s, const char *extra,
+                                    char text[FC_FINGERPRINT_SIZE], struct fc_error *err);
+
 /* Prints the effective configuration on stderr, and stores it as FOLDER/job.json unless folder is
  * NULL. */
 enum fc_code fc_session_record(const struct fc_options *options, const char *folder,

@@ -9,9 +9,7 @@ void fc_train_item_free(struct fc_train_item *item)
     *item = (struct fc_train_item){0};
 }
 
-/* The choices as one text, for templates that list them. */
-static enum fc_code join_choices(const struct fc_example *e, struct fc_text *out,
-                                 struct fc_error *err)
+enum fc_code fc_join_choices(const struct fc_example *e, struct fc_text *out, struct fc_error *err)
 {
     fc_text_puts(out, "");
     for (size_t i = 0; i < e->n_choices; i++)
@@ -25,7 +23,7 @@ static enum fc_code prompt(const struct fc_sample_maker *maker, const struct fc_
 {
     struct fc_text choices = {0};
     size_t start = text->len;
-    enum fc_code code = join_choices(e, &choices, err);
+    enum fc_code code = fc_join_choices(e, &choices, err);
     const char *const values[] = {e->question, choices.data};
     if (code == FC_OK)
         code = fc_template_render(template, values, text, err);

@@ -23,6 +23,9 @@ struct fc_train_item {
 };
 void fc_train_item_free(struct fc_train_item *item);
 
+/* The choices as one text, "a, b, c", for templates that list them; "" when there are none. */
+enum fc_code fc_join_choices(const struct fc_example *e, struct fc_text *out, struct fc_error *err);
+
 /* The tokens of a template's text for this example: BOS where the model wants one, then the text.
  */
 enum fc_code fc_predict_prompt(const struct fc_sample_maker *maker, const struct fc_example *e,

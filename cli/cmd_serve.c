@@ -1,0 +1,280 @@
+#include "base/clock.h"
+#include "base/memory.h"
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "cli/signals.h"
+#include "engine/generate.h"
+#include "models/template.h"
+#include "net/server.h"
+
+#include <string.h>
+
+struct serve_flags {
+    struct fc_model_flags model;
+    struct fc_compute_flags compute;
+    const char *listen, *templates;
+    size_t max_batch, cache_tokens, max_tokens;
+    int task;
+};
+
+#define FIELD(name) offsetof(struct serve_flags, name)
+
+static const char *const tasks[] = {"choice", "free", NULL};
+
+static const struct fc_option server_options[] = {
+    {.name = "listen",
+     .type = FC_OPT_STRING,
+     .offset = FIELD(listen),
+     .fallback = "tcp://127.0.0.1:7450",
+     .metavar = "URL",
+     .help = "address; loopback only, since the connection is not encrypted"},
+    {.name = "max-batch",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(max_batch),
+     .fallback = "32",
+     .metavar = "N",
+     .help = "sequences that decode at once",
+     .min = 1,
+     .max = 4096},
+    {.name = "cache-tokens",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(cache_tokens),
+     .fallback = "0",
+     .metavar = "N",
+     .help = "tokens that the KV cache holds; 0: 512 for each sequence",
+     .min = 0,
+     .max = 1e9},
+    {.name = "max-tokens",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(max_tokens),
+     .fallback = "1024",
+     .metavar = "N",
+     .help = "longest answer that a client may ask for",
+     .min = 1,
+     .max = 1 << 20},
+    {.name = "task",
+     .type = FC_OPT_CHOICE,
+     .offset = FIELD(task),
+     .choices = tasks,
+     .help = "which built-in instruction: for multiple choice or for free answers"},
+    {.name = "templates",
+     .type = FC_OPT_STRING,
+     .offset = FIELD(templates),
+     .metavar = "FILE",
+     .help = "JSON file whose \"instruct\" replaces the built-in instruction (see "
+             "docs/templates.md)"},
+    {0}};
+
+static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
+                                                {"Server", server_options, 0},
+                                                {"Computation", fc_compute_options, FIELD(compute)},
+                                                {0}};
+
+static const struct fc_command_spec spec = {
+    .program = "fedcot",
+    .name = "serve",
+    .summary = "Write rationales for the perturbed prompts of clients",
+    .description =
+        "Puts each perturbed prompt into its instruction, and answers many at once: requests of "
+        "all clients share one batch, and the instruction that their prompts share is computed "
+        "once. Answers depend on prompt, sampling and seed only, so a client that lost one may "
+        "ask again.\n\n"
+        "Runs until SIGINT or SIGTERM. The line \"ready URL\" on standard output says that "
+        "clients may come.",
+    .groups = groups,
+};
+
+/* The server's items as the generator's requests. */
+struct service {
+    struct fc_session session;
+    struct fc_task_templates templates;
+    struct fc_generator *generator;
+    struct fc_server *server;
+    struct fc_tokens tokens; /* scratch of submit */
+    struct fc_text text;
+    struct fc_error error; /* of a completion */
+};
+
+/* instruct(perturbed) as a user's message, in the model's chat format. */
+static enum fc_code encode(struct service *v, const struct fc_ask *ask, struct fc_error *err)
+{
+    const char *const values[] = {ask->text};
+    fc_text_clear(&v->text);
+    v->tokens.n = 0;
+    enum fc_code code = fc_template_render(v->templates.instruct, values, &v->text, err);
+    if (code != FC_OK)
+        return code;
+    const struct fc_message message = {FC_ROLE_USER, v->text.data, v->text.len};
+    return fc_chat_encode(v->session.tok, v->session.chat, &message, 1, true, &v->tokens, err);
+}
+
+static enum fc_code submit(void *context, const struct fc_ask *ask, struct fc_error *err)
+{
+    struct service *v = context;
+    enum fc_code code = encode(v, ask, err);
+    if (code != FC_OK)
+        return code;
+    const struct fc_wire_sampling *how = ask->sampling;
+    const struct fc_request request = {.id = ask->id,
+                                       .prompt = v->tokens.ids,
+                                       .n_prompt = v->tokens.n,
+                                       .max_tokens = how->max_tokens,
+                                       .temperature = (float)how->temperature,
+                                       .top_k = (uint32_t)how->top_k,
+                                       .top_p = (float)how->top_p,
+                                       .seed = ask->seed,
+                                       .stops = how->stops,
+                                       .n_stops = how->n_stops};
+    return fc_generator_submit(v->generator, &request, err);
+}
+
+static void cancel(void *context, uint64_t id)
+{
+    struct service *v = context;
+    fc_generator_cancel(v->generator, id);
+}
+
+static void on_result(void *context, const struct fc_result *result)
+{
+    static const enum fc_answer_finish finishes[] = {
+        [FC_FINISH_STOP] = FC_ANSWER_STOP,
+        [FC_FINISH_LENGTH] = FC_ANSWER_LENGTH,
+        [FC_FINISH_CANCELLED] = FC_ANSWER_CANCELLED,
+        [FC_FINISH_FAILED] = FC_ANSWER_CANCELLED,
+    };
+    struct service *v = context;
+    fc_server_complete(v->server, result->id, result->text, result->n_text, result->n_tokens,
+                       finishes[result->finish], &v->error);
+}
+
+/* One line every ten seconds in which something was done. */
+static void show(const struct service *v, double *shown, uint64_t *tokens)
+{
+    struct fc_generator_stats g;
+    struct fc_server_stats s;
+    double now = fc_now();
+    fc_generator_stats(v->generator, &g);
+    if (now - *shown < 10)
+        return;
+    if (g.decoded_tokens != *tokens) {
+        fc_server_stats(v->server, &s);
+        fprintf(stderr,
+                "serve: %zu jobs, %zu waiting, %zu running, %.0f tokens/s, %llu answers begun\n",
+                s.jobs, s.waiting, s.running, (double)(g.decoded_tokens - *tokens) / (now - *shown),
+                (unsigned long long)s.submitted);
+    }
+    *shown = now;
+    *tokens = g.decoded_tokens;
+}
+
+static enum fc_code serve(struct service *v, struct fc_error *err)
+{
+    bool busy = false;
+    double shown = fc_now();
+    uint64_t tokens = 0;
+    enum fc_code code = FC_OK;
+    while (code == FC_OK && !fc_signals_stop()) {
+        code = fc_server_poll(v->server, busy ? 0 : 0.1, err);
+        if (code == FC_OK)
+            code = fc_generator_step(v->generator, on_result, v, &busy, err);
+        if (code == FC_OK && v->error.code != FC_OK)
+            code = fc_fail(err, v->error.code, "%s", v->error.text);
+        show(v, &shown, &tokens);
+    }
+    return code;
+}
+
+static cJSON *summarize(const struct service *v)
+{
+    struct fc_generator_stats g;
+    struct fc_server_stats s;
+    fc_generator_stats(v->generator, &g);
+    fc_server_stats(v->server, &s);
+    cJSON *o = cJSON_CreateObject();
+    const struct {
+        const char *name;
+        double value;
+    } figures[] = {
+        {"answers", (double)s.submitted},           {"duplicates", (double)s.duplicates},
+        {"refused_frames", (double)s.refused},      {"prompt_tokens", (double)g.prompt_tokens},
+        {"cached_tokens", (double)g.cached_tokens}, {"decoded_tokens", (double)g.decoded_tokens},
+        {"seconds_generating", g.seconds},          {"bytes_in", (double)s.bytes_in},
+        {"bytes_out", (double)s.bytes_out},         {"uptime", s.uptime}};
+    cJSON_AddStringToObject(o, "command", "serve");
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++)
+        cJSON_AddNumberToObject(o, figures[i].name, figures[i].value);
+    return o;
+}
+
+/* Everything but the server's socket. */
+static enum fc_code prepare(struct service *v, const struct serve_flags *f, struct fc_error *err)
+{
+    struct fc_session *s = &v->session;
+    enum fc_code code = fc_task_templates_open(&v->templates, f->task == 0, f->templates, err);
+    if (code == FC_OK)
+        code = fc_session_open(s, &f->model, &f->compute, 0, err);
+    if (code == FC_OK)
+        code = fc_session_chat(s, err);
+    if (code == FC_OK)
+        code = fc_model_pack(&s->model, err);
+    if (code != FC_OK)
+        return code;
+    int32_t end = fc_chat_end(s->tok, s->chat);
+    const struct fc_generator_options how = {.max_batch = f->max_batch,
+                                             .cache_tokens = f->cache_tokens,
+                                             .end_tokens = &end,
+                                             .n_end_tokens = end >= 0};
+    return fc_generator_create(&v->generator, &s->model, s->tok, &how, err);
+}
+
+/* The instruction is part of what decides an answer. */
+static enum fc_code fingerprint(struct service *v, char text[FC_FINGERPRINT_SIZE],
+                                struct fc_error *err)
+{
+    static const char *const values[] = {"{{perturbed}}"};
+    fc_text_clear(&v->text);
+    enum fc_code code = fc_template_render(v->templates.instruct, values, &v->text, err);
+    return code == FC_OK ? fc_session_fingerprint(&v->session, v->text.data, text, err) : code;
+}
+
+enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
+{
+    struct serve_flags flags;
+    struct fc_options options = {0};
+    struct service v = {0};
+    char model[FC_FINGERPRINT_SIZE];
+    enum fc_code code = fc_options_parse(&options, &spec, &flags, argc, argv, err);
+    if (code != FC_OK || options.done)
+        goto cleanup;
+    fc_signals_catch();
+    code = prepare(&v, &flags, err);
+    if (code == FC_OK)
+        code = fc_session_record(&options, NULL, err);
+    if (code == FC_OK)
+        code = fingerprint(&v, model, err);
+    if (code != FC_OK)
+        goto cleanup;
+    const struct fc_server_options how = {.address = flags.listen,
+                                          .model = model,
+                                          .window = 2 * flags.max_batch,
+                                          .limits = {.max_tokens = flags.max_tokens}};
+    const struct fc_server_handler handler = {&v, submit, cancel};
+    code = fc_server_open(&v.server, &how, &handler, err);
+    if (code != FC_OK)
+        goto cleanup;
+    fc_device_print_memory(&v.session.dev, stderr);
+    printf("ready %s\n", flags.listen);
+    fflush(stdout);
+    code = serve(&v, err);
+    if (code == FC_OK)
+        code = fc_print_summary(&options, summarize(&v), err);
+cleanup:
+    fc_server_close(v.server);
+    fc_generator_free(v.generator);
+    fc_session_close(&v.session);
+    fc_task_templates_free(&v.templates);
+    fc_tokens_free(&v.tokens);
+    fc_text_free(&v.text);
+    fc_options_free(&options);
+    return code;
+}
