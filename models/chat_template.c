@@ -89,7 +89,7 @@ static enum fc_code canonical(const char *text, struct fc_text *out, struct fc_e
     return fc_text_check(out, err);
 }
 
-#define MAX_NEEDLES 3
+#define MAX_NEEDLES 4
 
 /* A known template: all of `has`, none of `has_not`. */
 struct known {
@@ -113,7 +113,8 @@ struct known {
 #define CONTENT "message[" Q "content" Q "]"
 #define LLAMA2(strip)                                                                              \
     {                                                                                              \
-        "bos_token+" INST("content" strip), Q " " Q "+content" strip "+" Q " " Q "+eos_token", SYS \
+        "bos_token+" INST("content" strip), Q " " Q "+content" strip "+" Q " " Q "+eos_token",     \
+            SYS "%}", "{%setcontent=" CONTENT "%}"                                                 \
     }
 
 static const struct known known[] = {

@@ -96,8 +96,8 @@ enum fc_code fc_decoder_prepare(struct fc_tokenizer *tok, struct fc_error *err)
     for (size_t id = 0; code == FC_OK && id < tok->vocab.size; id++)
         if (tok->vocab.flags[id])
             code = prepare_one(tok, id, fc_piece_text(pieces, id), pieces->of[id].len, &text, err);
-    /* An added token that is looked for in normal form decodes to it: so does `tokenizers` 0.22 and
-     * newer, where it matters only for a normalizer that puts a prefix in front. */
+    /* An added token that is looked for in normal form decodes to it: so does `tokenizers` 0.23,
+     * where it matters only for a normalizer that puts a prefix in front. */
     for (size_t i = 0; code == FC_OK && i < tok->n_added; i++) {
         const struct fc_added *a = &tok->added[i];
         if (a->normalized && a->len)
