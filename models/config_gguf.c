@@ -68,8 +68,7 @@ static enum fc_code find_architecture(const struct fc_gguf *gguf, const struct a
                    fc_gguf_path(gguf), (int)(name.len < 40 ? name.len : 40), name.data);
 }
 
-/* ---- sizes
- * ---------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static enum fc_code read_sizes(struct fc_model_config *c, struct source *s, struct fc_error *err)
 {
@@ -131,8 +130,7 @@ static enum fc_code check_same(struct source *s, const struct fc_model_config *c
     return FC_OK;
 }
 
-/* ---- rotary positions ---------------------------------------------------------------------------
- */
+/* ---- rotary positions ------------------------------------------------------------------------ */
 
 static bool reproduces(const struct fc_model_config *c, const float *factors)
 {
@@ -217,8 +215,7 @@ static enum fc_code read_rope(struct fc_model_config *c, struct source *s, struc
     return code;
 }
 
-/* ---- biases, end tokens
- * ----------------------------------------------------------------------------------- */
+/* ---- biases, end tokens ---------------------------------------------------------------------- */
 
 static void read_presence(struct fc_model_config *c, const struct architecture *architecture,
                           const struct fc_gguf *gguf)

@@ -41,8 +41,7 @@ static enum fc_code unknown_family(const char *name, const char *where, struct f
                    "%s: model_type \"%.40s\" is not supported; known ones: %s", where, name, known);
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static enum fc_code read_sizes(struct fc_model_config *c, const cJSON *json, const char *where,
                                struct fc_error *err)
@@ -283,8 +282,7 @@ enum fc_code fc_config_from_hf(struct fc_model_config *c, const cJSON *json,
     return fc_config_check(c, where, err);
 }
 
-/* ---- writing
- * --------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* The rope keys in the words of transformers 5 and, beside them, of transformers 4. */
 static bool write_rope(const struct fc_model_config *c, cJSON *json)

@@ -13,8 +13,7 @@ const struct gguf_type_info fc_gguf_types[N_TYPES] = {
     [F64] = {"float64", 8},
 };
 
-/* ---- reading bytes: every take_ checks the room first ------------------------------------------
- */
+/* ---- reading bytes: every take_ checks the room first ---------------------------------------- */
 
 struct cursor {
     const char *path;
@@ -89,8 +88,7 @@ int fc_gguf_compare(struct fc_gguf_string a, struct fc_gguf_string b)
     return order ? order : (a.len > b.len) - (a.len < b.len);
 }
 
-/* ---- metadata ----------------------------------------------------------------------------------
- */
+/* ---- metadata -------------------------------------------------------------------------------- */
 
 static enum fc_code take_value(struct cursor *c, struct gguf_value *v, struct fc_error *err)
 {
@@ -158,8 +156,7 @@ static enum fc_code read_metadata(struct fc_gguf *g, struct cursor *c, uint64_t 
     return FC_OK;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------
- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 static enum fc_code take_tensor(struct cursor *c, struct fc_gguf_tensor *t, uint64_t *offset,
                                 struct fc_error *err)
@@ -292,8 +289,7 @@ cleanup:
     return code;
 }
 
-/* ---- the file
- * ------------------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static enum fc_code read_all(struct fc_gguf *g, struct fc_error *err)
 {
@@ -305,7 +301,10 @@ static enum fc_code read_all(struct fc_gguf *g, struct fc_error *err)
     if (code != FC_OK)
         return code;
     if (memcmp(magic, "GGUF", 4) != 0)
-        return fc_fail(err, FC_ERR_INPUT, "%s: not a GGUF file (wrong magic)", g->path);
+        return fc_fail(err, FC_ERR_INPUT,
+                       "%s: not a GGUF file (wrong magic); a Hugging Face model is named by "
+                       "its folder",
+                       g->path);
     if ((code = take_u32(&c, "the version", &version, err)) != FC_OK)
         return code;
     if (version != 2 && version != 3)

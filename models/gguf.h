@@ -73,8 +73,7 @@ enum fc_code fc_gguf_floats(const struct fc_gguf *gguf, const char *key, bool re
 /* Whether the string's bytes equal the C string. */
 bool fc_gguf_string_is(struct fc_gguf_string string, const char *text);
 
-/* ---- tensors ----------------------------------------------------------------------------------
- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 /* All of them, sorted by name. */
 size_t fc_gguf_tensors(const struct fc_gguf *gguf, const struct fc_gguf_tensor **tensors);

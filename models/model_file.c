@@ -27,8 +27,7 @@ struct fc_model_file {
     char format[32];
 };
 
-/* ---- finding and checking the tensors
- * ------------------------------------------------------------ */
+/* ---- finding and checking the tensors -------------------------------------------------------- */
 
 /* "[V, C]" for messages, outermost dimension first. */
 static void describe_shape(char out[96], const size_t *dims, size_t n, bool innermost_first)
@@ -122,8 +121,7 @@ static void name_format(struct fc_model_file *f)
              most ? most->name : "");
 }
 
-/* ---- opening
- * ---------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static enum fc_code read_folder_config(struct fc_model_file *f, struct fc_error *err)
 {
@@ -245,8 +243,7 @@ const struct fc_gguf *fc_model_file_gguf(const struct fc_model_file *f)
     return f->gguf;
 }
 
-/* ---- reading weights
- * ------------------------------------------------------------------------------ */
+/* ---- reading weights ------------------------------------------------------------------------- */
 
 /* n elements (a multiple of the format's block) to dst. */
 static void convert(void *dst, enum fc_dtype dtype, const unsigned char *src,
@@ -267,8 +264,8 @@ static void convert(void *dst, enum fc_dtype dtype, const unsigned char *src,
     }
 }
 
-/* llama.cpp stores each head's rows with the two halves of the rotary pairs interleaved: row i of
- * the first half and row i of the second half of Hugging Face's order are its rows 2i and 2i + 1.
+/* llama.cpp stores each head's rows with the two halves of the rotary pairs interleaved: its rows
+ * 2i and 2i + 1 are row i of the first half and row i of the second half in Hugging Face's order.
  */
 static size_t stored_row(size_t row, size_t head_size)
 {

@@ -10,7 +10,9 @@ struct fc_model_file;
 struct fc_gguf;
 
 /* Opens and checks everything but the weights' values: headers, shapes against the config, offsets
- * against the file's length. Maps the files, reads no weights yet. */
+ * against the file's length. Maps the files, reads no weights yet. path: a folder with config.json
+ * and safetensors, or a GGUF file. FC_ERR_IO, FC_ERR_INPUT naming file, tensor, expected and found
+ * shape, FC_ERR_UNSUPPORTED for a family, feature or number format that this build lacks. */
 enum fc_code fc_model_file_open(struct fc_model_file **file, const char *path,
                                 struct fc_error *err);
 void fc_model_file_close(struct fc_model_file *file); /* NULL is fine */
@@ -18,7 +20,7 @@ void fc_model_file_close(struct fc_model_file *file); /* NULL is fine */
 const char *fc_model_file_path(const struct fc_model_file *file);
 const struct fc_model_config *fc_model_file_config(const struct fc_model_file *file);
 const struct fc_params *fc_model_file_params(const struct fc_model_file *file);
-/* "safetensors bf16", "gguf Q4_1": what most of the weights are stored as. */
+/* "safetensors BF16", "gguf Q4_1": what most of the weights are stored as. */
 const char *fc_model_file_format(const struct fc_model_file *file);
 /* The open GGUF, for the tokenizer in its metadata; NULL for a directory. */
 const struct fc_gguf *fc_model_file_gguf(const struct fc_model_file *file);

@@ -37,8 +37,7 @@ static enum fc_code write_generation_config(const char *folder,
     return write_json(folder, "generation_config.json", json, err);
 }
 
-/* ---- model.safetensors
- * --------------------------------------------------------------------------- */
+/* ---- model.safetensors ----------------------------------------------------------------------- */
 
 /* Parts lie one after another in the file in the order of the table, so the data of a fused tensor
  * is written in one piece under the names of its parts. Names are ours: nothing to escape. */

@@ -23,8 +23,7 @@ struct fc_safetensors {
     size_t n_tensors, tensor_capacity;
 };
 
-/* ---- one tensor of a header -------------------------------------------------------------------
- */
+/* ---- one tensor of a header ------------------------------------------------------------------ */
 
 static size_t dtype_bytes(const char *dtype)
 {
@@ -104,8 +103,7 @@ static enum fc_code read_tensor(struct fc_safetensor *t, const cJSON *entry, con
     return FC_OK;
 }
 
-/* ---- one file
- * ------------------------------------------------------------------------------------ */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 static int by_data(const void *a, const void *b)
 {
@@ -223,8 +221,7 @@ enum fc_code fc_safetensors_open(struct fc_safetensors **out, const char *path,
     return finish(out, st, code);
 }
 
-/* ---- shards
- * ----------------------------------------------------------------------------------------- */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static int by_text(const void *a, const void *b)
 {

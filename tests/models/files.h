@@ -78,9 +78,8 @@ static inline const char *put_file(const char *name, const void *data, size_t le
     return path;
 }
 
-/* From here on an allocation of a GiB or more fails, so that a hostile count which is believed
- * shows as FC_ERR_MEMORY. (The sanitizer needs its address space, and reports such counts itself.)
- */
+/* From here on an allocation of a GiB or more fails, so that a hostile count that is believed shows
+ * as FC_ERR_MEMORY. (The sanitizers need address space, and report such counts themselves.) */
 static inline void limit_memory(void)
 {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

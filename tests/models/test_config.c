@@ -8,8 +8,7 @@
 
 #include <math.h>
 
-/* ---- Hugging Face
- * --------------------------------------------------------------------------------- */
+/* ---- Hugging Face ---------------------------------------------------------------------------- */
 
 #define SIZES                                                                                      \
     "\"vocab_size\":1000,\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":2,"    \
@@ -207,8 +206,7 @@ static void round_trips(void **state)
     assert_refused(err.code, &err, FC_ERR_UNSUPPORTED, "biases");
 }
 
-/* ---- rotary frequencies
- * ----------------------------------------------------------------------------- */
+/* ---- rotary frequencies ---------------------------------------------------------------------- */
 
 /* Of the tiny models in tests/golden, by transformers' ROPE_INIT_FUNCTIONS (fp32). */
 static void frequencies(void **state)
@@ -242,8 +240,7 @@ static void frequencies(void **state)
     }
 }
 
-/* ---- GGUF
- * --------------------------------------------------------------------------------------------- */
+/* ---- GGUF ------------------------------------------------------------------------------------ */
 
 /* Writes, opens and reads; `add` (may be NULL) adds to the metadata and tensors. */
 static enum fc_code from_gguf(struct fc_model_config *c, void (*add)(struct gguf_writer *),

@@ -29,8 +29,7 @@ static struct fc_gguf *open_writer(const struct gguf_writer *w)
     return g;
 }
 
-/* ---- metadata
- * ------------------------------------------------------------------------------------ */
+/* ---- metadata -------------------------------------------------------------------------------- */
 
 static void add_scalars(struct gguf_writer *w)
 {
@@ -196,8 +195,7 @@ static void arrays(void **state)
     gguf_free(&w);
 }
 
-/* ---- tensors
- * -------------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 static void tensors(void **state)
 {
@@ -225,8 +223,7 @@ static void tensors(void **state)
     gguf_free(&w);
 }
 
-/* ---- lies
- * ------------------------------------------------------------------------------------------ */
+/* ---- lies ------------------------------------------------------------------------------------ */
 
 static void refuse_writer(struct gguf_writer *w, enum fc_code expected, const char *words)
 {
@@ -326,8 +323,7 @@ static void false_tensors(void **state)
     refuse_writer(&w, FC_ERR_INPUT, "\"same\" is there twice");
 }
 
-/* ---- damage
- * ------------------------------------------------------------------------------------------ */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 /* Touches everything that an open file hands out. */
 static void use_all(const struct fc_gguf *g)

@@ -105,8 +105,7 @@ static void gguf_equals_directory(void **state)
     }
 }
 
-/* ---- directories that lack or twist something
- * ----------------------------------------------------- */
+/* ---- directories that lack or twist something ------------------------------------------------ */
 
 /* A Llama of one layer, as in files.h, one tensor of which can be twisted. */
 struct twist {
@@ -260,8 +259,7 @@ static void generation_config(void **state)
     unlink(test_path("generation_config.json"));
 }
 
-/* ---- no model
- * ------------------------------------------------------------------------------------- */
+/* ---- no model -------------------------------------------------------------------------------- */
 
 static void no_model(void **state)
 {

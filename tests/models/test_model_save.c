@@ -1,60 +1,6 @@
-/* Saved directories come back as the same model, in fp32 and bf16, here and (where a Python with
- * transformers is given by FEDCOT_PEER_PYTHON) in transformers. */
+/* Saved directories come back as the same model, in fp32 and bf16. */
 #define _GNU_SOURCE
-#include "tests/models/files.h"
-
-#include <sys/stat.h>
-#include <sys/wait.h>
-
-/* The flat buffer of a model file. */
-static unsigned char *load(const struct fc_model_file *file, enum fc_dtype dtype)
-{
-    struct fc_error err = {0};
-    const struct fc_params *params = fc_model_file_params(file);
-    unsigned char *w = fc_alloc(params->total, fc_dtype_size(dtype), "weights", &err);
-    assert_non_null(w);
-    for (size_t i = 0; i < params->n; i++)
-        if (fc_model_file_read(file, &params->items[i], dtype,
-                               w + params->items[i].offset * fc_dtype_size(dtype), &err) != FC_OK)
-            fail_msg("%s", err.text);
-    return w;
-}
-
-static struct fc_model_file *open_model(const char *path)
-{
-    struct fc_error err = {0};
-    struct fc_model_file *file = NULL;
-    if (fc_model_file_open(&file, path, &err) != FC_OK)
-        fail_msg("%s", err.text);
-    return file;
-}
-
-static void save(const char *from, const char *folder, enum fc_dtype dtype)
-{
-    struct fc_error err = {0};
-    struct fc_model_file *file = open_model(from);
-    unsigned char *w = load(file, dtype);
-    if (fc_make_folder(folder, &err) != FC_OK ||
-        fc_model_save(folder, fc_model_file_config(file), fc_model_file_params(file), dtype, w,
-                      &err) != FC_OK)
-        fail_msg("%s", err.text);
-    free(w);
-    fc_model_file_close(file);
-}
-
-static void remove_saved(const char *folder)
-{
-    const char *const names[] = {"config.json", "generation_config.json", "model.safetensors"};
-    char path[700];
-    for (size_t i = 0; i < 3; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        assert_int_equal(unlink(path), 0);
-    }
-    assert_int_equal(rmdir(folder), 0); /* nothing else was left there */
-}
-
-static const char *const originals[] = {"tiny-llama", "tiny-llama-untied", "tiny-qwen2",
-                                        "tiny-llama.gguf", "tiny-qwen2.gguf"};
+#include "tests/models/saved.h"
 
 static void comes_back(void **state)
 {
@@ -121,63 +67,10 @@ static void header(void **state)
     remove_saved(folder);
 }
 
-/* ---- transformers
- * --------------------------------------------------------------------------------- */
-
-static void check_with_peer(const char *python, const char *from, enum fc_dtype dtype)
-{
-    const char *folder = test_path("saved");
-    save(from, folder, dtype);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        execlp(python, python, golden_path("check_saved_model.py"), folder, from, (char *)NULL);
-        _exit(127);
-    }
-    int status = 0;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    remove_saved(folder);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
-}
-
-/* The path of the real model, or NULL. */
-static const char *real_model(void)
-{
-    static char path[1024];
-    const char *given = getenv("FEDCOT_MODEL"), *cache = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    if (given)
-        snprintf(path, sizeof path, "%s", given);
-    else
-        snprintf(path, sizeof path, "%s%s/fedcot/SmolLM2-135M-Instruct.Q4_1.gguf",
-                 cache  ? cache
-                 : home ? home
-                        : "",
-                 cache ? "" : "/.cache");
-    return fc_is_file(path) || fc_is_folder(path) ? path : NULL;
-}
-
-static void loads_in_transformers(void **state)
-{
-    (void)state;
-    const char *python = getenv("FEDCOT_PEER_PYTHON");
-    if (!python) {
-        print_message("skipped: FEDCOT_PEER_PYTHON does not name a Python with transformers\n");
-        skip();
-    }
-    for (size_t i = 0; i < sizeof originals / sizeof *originals; i++)
-        check_with_peer(python, golden_path(originals[i]), i % 2 ? FC_BF16 : FC_F32);
-    if (real_model())
-        check_with_peer(python, real_model(), FC_BF16);
-    else
-        print_message("without the real model: FEDCOT_MODEL names none\n");
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(comes_back), cmocka_unit_test(replaces_or_fails), cmocka_unit_test(header),
-        cmocka_unit_test(loads_in_transformers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(comes_back),
+                                       cmocka_unit_test(replaces_or_fails),
+                                       cmocka_unit_test(header)};
     return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

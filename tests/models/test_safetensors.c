@@ -142,8 +142,7 @@ static void deep_json(void **state)
     free(header);
 }
 
-/* ---- shards
- * -------------------------------------------------------------------------------------------- */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static enum fc_code open_shards(const char *index, struct fc_safetensors **st, struct fc_error *err)
 {
@@ -201,9 +200,7 @@ static void false_indexes(void **state)
                    "found neither");
 }
 
-/* ---- damage
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 static const char damaged_header[] = "{\"__metadata__\":{\"format\":\"pt\"}," TENSOR(
     "w.weight", "F32", "[2,3]", "[0,24]") "," TENSOR("w.bias", "BF16", "[3]", "[24,30]") "}";
