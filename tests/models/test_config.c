@@ -172,6 +172,41 @@ static void refused(void **state)
     }
 }
 
+/* Damaged text is refused or harmless, and what is accepted has passed fc_config_check. */
+static void flipped_bytes(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"model_type\":\"llama\"," SIZES ",\"head_dim\":24,\"rms_norm_eps\":1e-5,"
+        "\"tie_word_embeddings\":true,\"bos_token_id\":1,\"eos_token_id\":[7,9],"
+        "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+        "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}}";
+    uint64_t random = 5;
+    size_t accepted = 0;
+    for (size_t round = 0; round < 5000; round++) {
+        char copy[sizeof text];
+        memcpy(copy, text, sizeof text);
+        for (size_t i = 0; i < 1 + round % 4; i++)
+            copy[next_random(&random) % (sizeof text - 1)] =
+                "0123456789-e.,:[]{}\"nt"[next_random(&random) % 23];
+        struct fc_error err = {0};
+        struct fc_model_config c;
+        cJSON *json = fc_json_parse(copy, sizeof text - 1, "config.json", &err);
+        if (!json)
+            continue;
+        enum fc_code code = fc_config_from_hf(&c, json, json, "config.json", &err);
+        assert_refused_or_fine(code, &err);
+        if (code == FC_OK) {
+            double frequencies[256];
+            assert_int_equal(fc_config_check(&c, "again", &err), FC_OK);
+            fc_config_rope_frequencies(&c, frequencies);
+            accepted++;
+        }
+        cJSON_Delete(json);
+    }
+    assert_true(accepted > 100 && accepted < 5000);
+}
+
 static void round_trip(const char *config)
 {
     struct fc_error err = {0};
@@ -438,15 +473,11 @@ static void llama3_from_factors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),
-        cmocka_unit_test(keys),
-        cmocka_unit_test(families),
-        cmocka_unit_test(refused),
-        cmocka_unit_test(round_trips),
-        cmocka_unit_test(frequencies),
-        cmocka_unit_test(reads_gguf),
-        cmocka_unit_test(refuses_gguf),
-        cmocka_unit_test(llama3_from_factors),
+        cmocka_unit_test(defaults),      cmocka_unit_test(keys),
+        cmocka_unit_test(families),      cmocka_unit_test(refused),
+        cmocka_unit_test(flipped_bytes), cmocka_unit_test(round_trips),
+        cmocka_unit_test(frequencies),   cmocka_unit_test(reads_gguf),
+        cmocka_unit_test(refuses_gguf),  cmocka_unit_test(llama3_from_factors),
     };
     limit_memory();
     return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
