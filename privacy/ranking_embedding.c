@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define TOKEN_BLOCK 1024
+#define POWER_ROUNDS 20
 
 /* A piece of private text: not NUL-terminated. */
 struct key {
@@ -21,6 +22,9 @@ struct embedding_ranking {
     const struct fc_tokenizer *tok;
     const struct fc_vocabulary *vocabulary;
 
+    double *mean;          /* [width] of V's unit vectors */
+    double *top_direction; /* [width] their first principal direction, of length 1 */
+
     /* on the device */
     int32_t *ids;      /* [TOKEN_BLOCK] */
     void *rows;        /* [TOKEN_BLOCK, width] dtype */
@@ -34,7 +38,7 @@ struct embedding_ranking {
     /* of the prepared batch: the distinct units in rising order, and the order of V for each */
     struct key *keys;
     size_t n_keys, keys_capacity;
-    int32_t *top; /* [n_keys, depth] */
+    int32_t *order; /* [n_keys, depth] */
     size_t depth;
 };
 
@@ -58,8 +62,10 @@ static void embedding_close(struct fc_ranking *base)
     fc_device_free(dev, r->scores, FC_RANK_BLOCK * size_v(r) * cell, FC_MEM_STAGING);
     fc_device_free(dev, r->selected, FC_RANK_BLOCK * r->selected_depth * sizeof *r->selected,
                    FC_MEM_STAGING);
+    free(r->mean);
+    free(r->top_direction);
     free(r->keys);
-    free(r->top);
+    free(r->order);
     free(r);
 }
 
@@ -119,39 +125,74 @@ static enum fc_code add_embeddings(struct embedding_ranking *r, const struct fc_
     return FC_OK;
 }
 
-/* device[n, width] = sign times the embeddings of n texts, each of length 1 (the mean and the sum
- * have the same direction). A text without tokens or with values that are not finite is 0: all
- * distances tie, and the order is that of the index. */
+/* x / |x|; zero if that is not a number. */
+static void normalise(double *x, size_t width)
+{
+    double square = 0;
+    for (size_t c = 0; c < width; c++)
+        square += x[c] * x[c];
+    double scale = square > 0 && isfinite(square) ? 1 / sqrt(square) : 0;
+    for (size_t c = 0; c < width; c++)
+        x[c] = scale == 0 ? 0 : x[c] * scale;
+}
+
+static double dot(const double *x, const double *y, size_t width)
+{
+    double sum = 0;
+    for (size_t c = 0; c < width; c++)
+        sum += x[c] * y[c];
+    return sum;
+}
+
+/* vectors[n, width] = the directions of n texts' mean embeddings (those of their sums). A text
+ * without tokens, or with values that are not finite, is 0. */
 static enum fc_code embed(struct embedding_ranking *r, const struct key *texts, size_t n,
-                          float sign, float *device, struct fc_error *err)
+                          double *vectors, struct fc_error *err)
 {
     size_t w = r->width;
     struct fc_tokens tokens = {0};
     enum fc_code code = FC_ERR_MEMORY;
     size_t *starts = fc_alloc(n + 1, sizeof *starts, "ranking", err);
-    double *sums = fc_alloc(n, w * sizeof *sums, "ranking", err);
-    float *host = fc_alloc(n > TOKEN_BLOCK ? n : TOKEN_BLOCK, w * sizeof *host, "ranking", err);
-    if (!starts || !sums || !host)
+    float *host = fc_alloc(TOKEN_BLOCK, w * sizeof *host, "ranking", err);
+    if (!starts || !host)
         goto cleanup;
+    memset(vectors, 0, n * w * sizeof *vectors);
     code = tokens_of(r, texts, n, &tokens, starts, err);
     if (code == FC_OK)
-        code = add_embeddings(r, &tokens, starts, sums, host, err);
-    if (code != FC_OK)
-        goto cleanup;
-    for (size_t i = 0; i < n; i++) {
-        double square = 0;
-        for (size_t c = 0; c < w; c++)
-            square += sums[i * w + c] * sums[i * w + c];
-        double scale = square > 0 && isfinite(square) ? (double)sign / sqrt(square) : 0;
-        for (size_t c = 0; c < w; c++)
-            host[i * w + c] = scale == 0 ? 0 : (float)(sums[i * w + c] * scale);
-    }
-    r->dev->k->upload(r->dev->stream, device, host, n * w * sizeof *host);
-    code = r->dev->k->sync(r->dev->stream, err);
+        code = add_embeddings(r, &tokens, starts, vectors, host, err);
+    for (size_t i = 0; code == FC_OK && i < n; i++)
+        normalise(vectors + i * w, w);
 cleanup:
     fc_tokens_free(&tokens);
     free(starts);
-    free(sums);
+    free(host);
+    return code;
+}
+
+/* device[n, width] = sign times the vectors without what V has in common, of length 1. A vector of
+ * 0 stays 0: all its distances tie, and the order is that of the index. */
+static enum fc_code project(struct embedding_ranking *r, double *vectors, size_t n, float sign,
+                            float *device, struct fc_error *err)
+{
+    size_t w = r->width;
+    float *host = fc_alloc(n, w * sizeof *host, "ranking", err);
+    if (!host)
+        return FC_ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        double *x = vectors + i * w;
+        if (dot(x, x, w) > 0) {
+            for (size_t c = 0; c < w; c++)
+                x[c] -= r->mean[c];
+            double along = dot(x, r->top_direction, w);
+            for (size_t c = 0; c < w; c++)
+                x[c] -= along * r->top_direction[c];
+            normalise(x, w);
+        }
+        for (size_t c = 0; c < w; c++)
+            host[i * w + c] = sign * (float)x[c];
+    }
+    r->dev->k->upload(r->dev->stream, device, host, n * w * sizeof *host);
+    enum fc_code code = r->dev->k->sync(r->dev->stream, err);
     free(host);
     return code;
 }
@@ -206,10 +247,10 @@ static enum fc_code make_room(struct embedding_ranking *r, size_t depth, struct 
             return FC_ERR_MEMORY;
         r->selected_depth = depth;
     }
-    free(r->top);
-    r->top = fc_alloc(r->n_keys, depth * sizeof *r->top, "rankings of the distinct units", err);
+    free(r->order);
+    r->order = fc_alloc(r->n_keys, depth * sizeof *r->order, "rankings of the distinct units", err);
     r->depth = depth;
-    return r->top ? FC_OK : FC_ERR_MEMORY;
+    return r->order ? FC_OK : FC_ERR_MEMORY;
 }
 
 static enum fc_code embedding_prepare(struct fc_ranking *base, const struct fc_document *documents,
@@ -224,10 +265,15 @@ static enum fc_code embedding_prepare(struct fc_ranking *base, const struct fc_d
     enum fc_code code = collect_keys(r, documents, n, err);
     if (code == FC_OK)
         code = make_room(r, depth, err);
+    double *vectors = fc_alloc(FC_RANK_BLOCK, r->width * sizeof *vectors, "ranking", err);
+    if (!vectors)
+        code = FC_ERR_MEMORY;
     for (size_t at = 0; code == FC_OK && at < r->n_keys; at += FC_RANK_BLOCK) {
         size_t m = r->n_keys - at < FC_RANK_BLOCK ? r->n_keys - at : FC_RANK_BLOCK;
         /* Minus the cosine, so that the nearest is the smallest. */
-        code = embed(r, r->keys + at, m, -1, r->queries, err);
+        code = embed(r, r->keys + at, m, vectors, err);
+        if (code == FC_OK)
+            code = project(r, vectors, m, -1, r->queries, err);
         if (code != FC_OK)
             break;
         struct fc_gemm g = {.a = r->queries,
@@ -244,9 +290,10 @@ static enum fc_code embedding_prepare(struct fc_ranking *base, const struct fc_d
                             .y_type = FC_F32};
         k->gemm(s, &g);
         k->select_smallest(s, r->selected, r->scores, m, v, depth);
-        k->download(s, r->top + at * depth, r->selected, m * depth * sizeof *r->top);
+        k->download(s, r->order + at * depth, r->selected, m * depth * sizeof *r->order);
         code = k->sync(s, err);
     }
+    free(vectors);
     return code;
 }
 
@@ -265,7 +312,7 @@ static enum fc_code embedding_rank(struct fc_ranking *base, const struct fc_quer
             r->keys ? bsearch(&key, r->keys, r->n_keys, sizeof key, compare_keys) : NULL;
         if (!found || depth != r->depth)
             return fc_fail(err, FC_ERR_INTERNAL, "ranking: a unit was not prepared");
-        memcpy(top + i * depth, r->top + (size_t)(found - r->keys) * depth, depth * sizeof *top);
+        memcpy(top + i * depth, r->order + (size_t)(found - r->keys) * depth, depth * sizeof *top);
     }
     return FC_OK;
 }
@@ -302,20 +349,58 @@ static enum fc_code take_memory(struct embedding_ranking *r, struct fc_error *er
     return FC_OK;
 }
 
+/* The mean of vectors[n, width] and, by power iteration, the first principal direction about it.
+ * It need not converge to the last digit: any direction gives a ranking. */
+static enum fc_code find_common(struct embedding_ranking *r, const double *vectors, size_t n,
+                                struct fc_error *err)
+{
+    size_t w = r->width;
+    double *next = fc_alloc(w, sizeof *next, "ranking", err);
+    r->mean = fc_alloc(w, sizeof *r->mean, "ranking", err);
+    r->top_direction = fc_alloc(w, sizeof *r->top_direction, "ranking", err);
+    if (!next || !r->mean || !r->top_direction) {
+        free(next);
+        return FC_ERR_MEMORY;
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < w; c++)
+            r->mean[c] += vectors[i * w + c] / (double)n;
+    memcpy(r->top_direction, r->mean, w * sizeof *r->mean);
+    r->top_direction[0] += 1e-3; /* never 0, nor the mean itself */
+    normalise(r->top_direction, w);
+    for (int round = 0; round < POWER_ROUNDS; round++) {
+        double offset = dot(r->mean, r->top_direction, w);
+        memset(next, 0, w * sizeof *next);
+        for (size_t i = 0; i < n; i++) {
+            const double *x = vectors + i * w;
+            double along = dot(x, r->top_direction, w) - offset;
+            for (size_t c = 0; c < w; c++)
+                next[c] += along * (x[c] - r->mean[c]);
+        }
+        normalise(next, w);
+        memcpy(r->top_direction, next, w * sizeof *next);
+    }
+    free(next);
+    return FC_OK;
+}
+
 static enum fc_code embed_vocabulary(struct embedding_ranking *r, struct fc_error *err)
 {
     size_t v = size_v(r);
+    double *vectors = fc_alloc(v, r->width * sizeof *vectors, "vocabulary", err);
     struct key *entries = fc_alloc(v, sizeof *entries, "vocabulary", err);
-    if (!entries)
-        return FC_ERR_MEMORY;
-    for (size_t i = 0; i < v; i++) {
+    enum fc_code code = vectors && entries ? FC_OK : FC_ERR_MEMORY;
+    for (size_t i = 0; code == FC_OK && i < v; i++) {
         const char *entry = fc_vocabulary_entry(r->vocabulary, i);
         entries[i] = (struct key){entry, strlen(entry)};
     }
-    enum fc_code code = FC_OK;
-    for (size_t at = 0; code == FC_OK && at < v; at += TOKEN_BLOCK)
-        code = embed(r, entries + at, v - at < TOKEN_BLOCK ? v - at : TOKEN_BLOCK, 1,
-                     r->targets + at * r->width, err);
+    if (code == FC_OK)
+        code = embed(r, entries, v, vectors, err);
+    if (code == FC_OK)
+        code = find_common(r, vectors, v, err);
+    if (code == FC_OK)
+        code = project(r, vectors, v, 1, r->targets, err);
+    free(vectors);
     free(entries);
     return code;
 }

@@ -42,17 +42,19 @@ def read(folder, names, pattern):
 def main():
     folder, model, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     kinds = [f"{c}-words.{s}" for c in ("english", "american") for s in (10, 20, 35)]
-    # Short words only where common: early merges are fragments that happen to be rare words too.
-    words = read(folder, kinds, "[a-z]{5,}") | {"a", "I"}
-    words |= read(folder, kinds[:2] + kinds[3:5], "[a-z]{4}")
-    words |= read(folder, ["english-words.10"], "[a-z]{2,3}")
-    words -= {"cs", "re", "ass", "cons"}
+    words = read(folder, kinds[:2] + kinds[3:5], "[a-z]{3,}") | {"a", "I"}
+    words |= read(folder, ["english-words.10"], "[a-z]{2}")
+    words -= {"cs", "re", "ass", "con", "pro", "par", "opt", "lit"}
+    rarer = read(folder, [kinds[2], kinds[5]], "[a-z]{3,}") - words
     upper = [f"english-upper.{s}" for s in (10, 35, 40, 50)] + ["american-upper.50"]
     upper += ["english-proper-names.50", "american-proper-names.50"]
-    names = {w for w in read(folder, upper, "[A-Z][a-z]{2,}") if w.lower() not in words}
+    names = {w for w in read(folder, upper, "[A-Z][a-z]{2,}") if w.lower() not in words | rarer}
 
     field = gguf.GGUFReader(model).fields["tokenizer.ggml.tokens"]
     ids = {bytes(field.parts[i]).decode(): n for n, i in enumerate(field.data)}
+    # Early merges are fragments, some of which happen to be rare short words ("imp", "thous").
+    words |= {w for w in rarer if len(w) > 5 or ids.get("\u0120" + w, 0) > 9000}
+    words -= {"cock", "thous", "pries"}
     single = [w for w in words | names if "\u0120" + w in ids]
     single.sort(key=lambda w: ids["\u0120" + w])
     single = single[:count]
