@@ -125,8 +125,9 @@ static void reference(const char *text, size_t len, double out[WIDTH])
     unit_length(out);
 }
 
-/* In *top (of the ranking's depth) must be nearest first, up to the error of fp32: no output left
- * out is clearly nearer than one that is in, and each is not clearly nearer than the one before. */
+/* In *top (of the ranking's depth) must be nearest first, up to the error of fp32 and of an axis
+ * found in few rounds: no output left out is clearly nearer than one that is in, and each is not
+ * clearly nearer than the one before. */
 static void check_top(const char *text, size_t len, const int32_t *top, size_t depth)
 {
     static double distance[OUTPUTS];
@@ -144,11 +145,11 @@ static void check_top(const char *text, size_t len, const int32_t *top, size_t d
         assert_false(in[top[i]]);
         in[top[i]] = true;
         if (i > 0)
-            assert_true(distance[top[i]] >= distance[top[i - 1]] - 1e-5);
+            assert_true(distance[top[i]] >= distance[top[i - 1]] - 2e-4);
     }
     for (size_t i = 0; i < OUTPUTS; i++)
         if (!in[i])
-            assert_true(distance[i] >= distance[top[depth - 1]] - 1e-5);
+            assert_true(distance[i] >= distance[top[depth - 1]] - 2e-4);
 }
 
 static void rank_text(enum fc_dtype dtype, const char *text, size_t depth)
