@@ -174,6 +174,13 @@ static inline void fc_cpu_exp_row(float *x, size_t n, float shift)
 struct fc_cpu_products *fc_cpu_products_open(int threads, struct fc_error *err);
 void fc_cpu_products_close(struct fc_cpu_products *p);
 
+/* onednn.c: at least `bytes` of scratch that live until the next call; grown when needed and then
+ * kept. NULL: error in the stream. */
+void *fc_cpu_product_scratch(struct fc_stream *s, size_t bytes);
+
+/* gemm_blocks.c: g by our own loops. m, n, k > 0. */
+void fc_cpu_gemm_blocks(struct fc_stream *s, const struct fc_gemm *g);
+
 /* rows.c: to[n] += slices[n_slices, n] summed over the slices in order. */
 void fc_cpu_add_slices(struct fc_stream *s, float *to, const float *slices, size_t n_slices,
                        size_t n);

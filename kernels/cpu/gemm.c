@@ -3,26 +3,22 @@
  * Floor: 2 m n k FLOPs; bytes (m k + n k + m n) times their sizes. Measured with 2 Zen 4 cores:
  * 370-440 GFLOP/s in bf16, 165-220 in fp32; at m = 32 packed weights beat rows by some 15 %.
  *
- * oneDNN computes (onednn.c). Two things are ours:
+ * oneDNN computes (onednn.c) wherever it has a kernel that sums in a fixed order, which is
+ * wherever it is fast; the rest goes to our own loops (gemm_blocks.c).
  *
- * - Where the CPU has no bf16 dot product, oneDNN's bf16 is missing or emulated. Then blocks of
- *   both operands are widened to fp32 and multiplied in fp32: the products are the same, only the
- *   order of sums differs, at fp32's speed less the conversion.
- *
- * - gemm_packed sends every ROWS rows through the same primitive, the last ones padded with zero
- *   rows in scratch. A row of a product is a chain of sums over k that no other row enters, and
- *   the primitive fixes its order, so a row has the same bits whatever m is and wherever it lies;
- *   that is tested bit for bit. ROWS is 32: what a decode step of a full batch has. Smaller
- *   primitives for small m are faster but free to choose another order, so they are not used. */
+ * gemm_packed sends every ROWS rows through the same primitive, the last ones padded with zero rows
+ * in scratch. A row of a product is a chain of sums over k that no other row enters, and the
+ * primitive fixes its order, so a row has the same bits whatever m is and wherever it lies; that is
+ * tested bit for bit. ROWS is 32: what a decode step of a full batch has. Smaller primitives for
+ * small m are faster but free to choose another order, so they are not used. Our own loops have
+ * that property for any m and take the weights as they are. */
 #include "kernels/cpu/onednn.h"
 
 #include <stdlib.h>
 
 enum {
-    ROWS = 32, /* of the fixed primitive */
-    BLOCK_M = 256,
-    BLOCK_N = 1024,
-    BLOCK_K = 4096 /* of bf16 widened to fp32 */
+    ROWS = 32,    /* of the fixed primitive */
+    LONG_K = 2048 /* from which on oneDNN may share k among threads */
 };
 
 bool fc_cpu_has_fast(struct fc_stream *s, enum fc_dtype dt)
@@ -36,74 +32,7 @@ bool fc_cpu_has_fast(struct fc_stream *s, enum fc_dtype dt)
     return (isa & need) == need;
 }
 
-/* ---- bf16 by way of fp32 ------------------------------------------------------------------------
- */
-
-/* to[rows, cols] = the block at (row, col) of a matrix with rows `ld` apart, as fp32. */
-static void widen(struct fc_stream *s, float *to, const void *from, size_t ld, size_t row,
-                  size_t col, size_t rows, size_t cols)
-{
-#pragma omp parallel for num_threads(fc_cpu_threads(s, rows *cols))
-    for (size_t i = 0; i < rows; i++)
-        fc_cpu_load(to + i * cols, from, (row + i) * ld + col, cols, FC_BF16);
-}
-
-/* One block of y: all of k in steps, summed in fp32 into `sum` (rows ldsum apart). */
-static void widened_block(struct fc_stream *s, const struct fc_gemm *g, size_t i, size_t j,
-                          float *a, float *b, float *sum, size_t ldsum)
-{
-    size_t m = fc_cpu_min(BLOCK_M, g->m - i), n = fc_cpu_min(BLOCK_N, g->n - j);
-    for (size_t p = 0; p < g->k && fc_cpu_ok(s); p += BLOCK_K) {
-        size_t k = fc_cpu_min(BLOCK_K, g->k - p);
-        if (g->trans_a)
-            widen(s, a, g->a, g->lda, p, i, k, m);
-        else
-            widen(s, a, g->a, g->lda, i, p, m, k);
-        if (g->trans_b)
-            widen(s, b, g->b, g->ldb, j, p, n, k);
-        else
-            widen(s, b, g->b, g->ldb, p, j, k, n);
-        struct fc_gemm block = {.a = a,
-                                .b = b,
-                                .y = sum,
-                                .m = m,
-                                .n = n,
-                                .k = k,
-                                .lda = g->trans_a ? m : k,
-                                .ldb = g->trans_b ? k : n,
-                                .ldy = ldsum,
-                                .trans_a = g->trans_a,
-                                .trans_b = g->trans_b,
-                                .accumulate = p > 0 || g->accumulate,
-                                .type = FC_F32,
-                                .y_type = FC_F32};
-        fc_cpu_product(s, &block, NULL);
-    }
-}
-
-static void gemm_widened(struct fc_stream *s, const struct fc_gemm *g)
-{
-    size_t k = fc_cpu_min(BLOCK_K, g->k);
-    size_t floats = BLOCK_M * k + BLOCK_N * k + (size_t)BLOCK_M * BLOCK_N;
-    float *a = fc_cpu_product_scratch(s, floats * sizeof(float));
-    if (!a)
-        return;
-    float *b = a + BLOCK_M * k, *sum = b + BLOCK_N * k;
-    for (size_t i = 0; i < g->m && fc_cpu_ok(s); i += BLOCK_M)
-        for (size_t j = 0; j < g->n && fc_cpu_ok(s); j += BLOCK_N) {
-            if (g->y_type == FC_F32) {
-                widened_block(s, g, i, j, a, b, (float *)g->y + i * g->ldy + j, g->ldy);
-                continue;
-            }
-            size_t m = fc_cpu_min(BLOCK_M, g->m - i), n = fc_cpu_min(BLOCK_N, g->n - j);
-            widened_block(s, g, i, j, a, b, sum, n);
-            for (size_t r = 0; r < m; r++)
-                fc_cpu_store(g->y, (i + r) * g->ldy + j, sum + r * n, n, FC_BF16);
-        }
-}
-
-/* ---- the general product
- * ------------------------------------------------------------------------- */
+/* ---- the general product -------------------------------------------------------------------- */
 
 static bool valid(struct fc_stream *s, const struct fc_gemm *g)
 {
@@ -122,6 +51,34 @@ static bool valid(struct fc_stream *s, const struct fc_gemm *g)
     return false;
 }
 
+/* Parts of k that are computed one after the other. Where a is transposed and k >= 2048, oneDNN
+ * lets idle threads share k, so that the order of sums depends on their number (seen in 192 of
+ * 2,048 combinations of shape and threads, all of this kind). Shorter parts keep it from that; each
+ * costs one more read and write of y, 3 % of the product at 3072 x 576 x 4096. */
+static size_t parts_of_k(const struct fc_gemm *g)
+{
+    return g->trans_a && g->k >= LONG_K ? g->k / LONG_K + 1 : 1;
+}
+
+static void compute(struct fc_stream *s, const struct fc_gemm *g)
+{
+    size_t parts = parts_of_k(g);
+    if (!fc_cpu_has_fast(s, g->type) || (parts > 1 && g->y_type != FC_F32)) {
+        fc_cpu_gemm_blocks(s, g);
+        return;
+    }
+    for (size_t i = 0; i < parts && fc_cpu_ok(s); i++) {
+        size_t first = i * g->k / parts;
+        struct fc_gemm part = *g;
+        part.a = fc_cpu_at(g->a, first * (g->trans_a ? g->lda : 1), g->type);
+        part.b = fc_cpu_at(g->b, first * (g->trans_b ? 1 : g->ldb), g->type);
+        part.k = (i + 1) * g->k / parts - first;
+        part.accumulate = g->accumulate || i > 0;
+        if (!fc_cpu_product(s, &part, NULL) && fc_cpu_ok(s))
+            fc_cpu_gemm_blocks(s, &part);
+    }
+}
+
 void fc_cpu_gemm(struct fc_stream *s, const struct fc_gemm *g)
 {
     if (!fc_cpu_ok(s) || g->m == 0 || g->n == 0 || !valid(s, g))
@@ -132,48 +89,55 @@ void fc_cpu_gemm(struct fc_stream *s, const struct fc_gemm *g)
                    g->n * fc_dtype_size(g->y_type));
         return;
     }
-    if (fc_cpu_has_fast(s, g->type))
-        fc_cpu_product(s, g, NULL);
-    else
-        gemm_widened(s, g);
+    compute(s, g);
 }
 
-/* ---- packed weights
- * -------------------------------------------------------------------------------- */
+/* ---- packed weights ------------------------------------------------------------------------- */
 
 struct fc_packed {
     size_t n, k;
-    enum fc_dtype dt;      /* of the weights that were packed, and of x */
-    enum fc_dtype compute; /* of `data`: fp32 where bf16 is not fast */
-    struct fc_layout layout;
+    enum fc_dtype dt;        /* of the weights and of x */
+    bool rows;               /* data is w as it was; otherwise it lies in `layout` */
+    struct fc_layout layout; /* of the primitives with ROWS rows */
     void *data;
 };
 
-/* Scratch of gemm_packed: one padded block of x in the compute type and one of y. */
-static void *padding(struct fc_stream *s, const struct fc_packed *w, size_t *y_offset)
+/* The product of one block, without its pointers. */
+static struct fc_gemm block_shape(const struct fc_packed *w, enum fc_dtype y_type)
 {
-    *y_offset = (ROWS * w->k * fc_dtype_size(w->compute) + 63) / 64 * 64;
+    return (struct fc_gemm){
+        .m = ROWS, .n = w->n, .k = w->k, .lda = w->k, .ldy = w->n, .type = w->dt, .y_type = y_type};
+}
+
+/* Scratch of gemm_packed: one padded block of x and one of y, at *y_offset. */
+static char *padding(struct fc_stream *s, const struct fc_packed *w, size_t *y_offset)
+{
+    *y_offset = (ROWS * w->k * fc_dtype_size(w->dt) + 63) / 64 * 64;
     return fc_cpu_product_scratch(s, *y_offset + ROWS * w->n * sizeof(float));
 }
 
-/* Fills w->data from rows of w's dtype. */
-static bool pack_data(struct fc_stream *s, struct fc_packed *w, const void *rows)
+/* Fills w->data in oneDNN's layout. False: error in the stream, or no fitting primitive. */
+static bool pack_layout(struct fc_stream *s, struct fc_packed *w, const void *from)
 {
     size_t bytes = 0, unused;
-    void *wide = NULL;
-    bool ok = fc_cpu_product_layout(s, ROWS, w->n, w->k, w->compute, &w->layout, &bytes) &&
-              (w->data = fc_cpu_acquire(bytes, "packed weights", &s->error)) != NULL &&
-              padding(s, w, &unused) != NULL;
-    if (ok && w->compute != w->dt) {
-        wide = fc_cpu_acquire(w->n * w->k * sizeof(float), "widened weights", &s->error);
-        if (wide)
-            widen(s, wide, rows, w->k, 0, 0, w->n, w->k);
-        ok = wide != NULL;
-    }
-    ok = ok &&
-         fc_cpu_product_reorder(s, w->data, &w->layout, wide ? wide : rows, w->n, w->k, w->compute);
-    fc_cpu_release(wide);
-    return ok;
+    if (!fc_cpu_has_fast(s, w->dt) ||
+        !fc_cpu_product_layout(s, ROWS, w->n, w->k, w->dt, &w->layout, &bytes))
+        return false;
+    struct fc_gemm full = block_shape(w, FC_F32), same = block_shape(w, w->dt);
+    if (!fc_cpu_product_ready(s, &full, &w->layout) || !fc_cpu_product_ready(s, &same, &w->layout))
+        return false;
+    w->data = fc_cpu_acquire(bytes, "packed weights", &s->error);
+    return w->data && padding(s, w, &unused) &&
+           fc_cpu_product_reorder(s, w->data, &w->layout, from, w->n, w->k, w->dt);
+}
+
+static void pack_rows(struct fc_stream *s, struct fc_packed *w, const void *from)
+{
+    size_t bytes = w->n * w->k * fc_dtype_size(w->dt);
+    w->rows = true;
+    w->data = fc_cpu_acquire(bytes, "weights", &s->error);
+    if (w->data)
+        fc_cpu_copy(s, w->data, from, bytes);
 }
 
 struct fc_packed *fc_cpu_pack(struct fc_stream *s, const void *w, size_t n, size_t k,
@@ -194,8 +158,9 @@ struct fc_packed *fc_cpu_pack(struct fc_stream *s, const void *w, size_t n, size
     p->n = n;
     p->k = k;
     p->dt = dt;
-    p->compute = fc_cpu_has_fast(s, dt) ? dt : FC_F32;
-    if (!pack_data(s, p, w)) {
+    if (!pack_layout(s, p, w) && fc_cpu_ok(s))
+        pack_rows(s, p, w);
+    if (!fc_cpu_ok(s)) {
         fc_cpu_unpack(s, p);
         return NULL;
     }
@@ -212,29 +177,37 @@ void fc_cpu_unpack(struct fc_stream *s, struct fc_packed *w)
     free(w);
 }
 
-/* pad[ROWS,k] = rows of x, then zero rows. */
-static void fill_block(struct fc_stream *s, void *pad, const struct fc_packed *w, const void *x,
-                       size_t row, size_t rows)
+/* y's rows = those of the padded block. */
+static void put_rows(struct fc_stream *s, char *y, const char *pad, size_t rows, size_t bytes)
 {
-    size_t size = fc_dtype_size(w->compute);
-    if (w->compute == w->dt)
-        memcpy(pad, fc_cpu_at(x, row * w->k, w->dt), rows * w->k * size);
-    else
-        widen(s, pad, x, w->k, row, 0, rows, w->k);
-    memset((char *)pad + rows * w->k * size, 0, (ROWS - rows) * w->k * size);
+#pragma omp parallel for num_threads(fc_cpu_threads(s, rows *bytes))
+    for (size_t i = 0; i < rows; i++)
+        memcpy(y + i * bytes, pad + i * bytes, bytes);
 }
 
-/* y's rows = those of the padded block. */
-static void empty_block(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *pad,
-                        enum fc_dtype pad_type, size_t n, size_t row, size_t rows)
+/* All rows by the fixed primitive. */
+static void run_blocks(struct fc_stream *s, char *y, enum fc_dtype y_type, const char *x,
+                       const struct fc_packed *w, size_t m)
 {
-    size_t size = fc_dtype_size(y_type);
-#pragma omp parallel for num_threads(fc_cpu_threads(s, rows *n))
-    for (size_t i = 0; i < rows; i++) {
-        if (pad_type == y_type)
-            memcpy((char *)y + (row + i) * n * size, (const char *)pad + i * n * size, n * size);
-        else
-            fc_cpu_store(y, (row + i) * n, (const float *)pad + i * n, n, y_type);
+    size_t y_offset, in = w->k * fc_dtype_size(w->dt), out = w->n * fc_dtype_size(y_type);
+    char *pad = padding(s, w, &y_offset);
+    struct fc_gemm g = block_shape(w, y_type);
+    g.b = w->data;
+    for (size_t i = 0; i < m && pad && fc_cpu_ok(s); i += ROWS) {
+        size_t rows = fc_cpu_min(ROWS, m - i);
+        g.a = x + i * in;
+        g.y = y + i * out;
+        if (rows < ROWS) {
+            memcpy(pad, x + i * in, rows * in);
+            memset(pad + rows * in, 0, (ROWS - rows) * in);
+            g.a = pad;
+            g.y = pad + y_offset;
+        }
+        if (!fc_cpu_product(s, &g, &w->layout))
+            fc_fail(&s->error, FC_ERR_INTERNAL,
+                    "gemm_packed: oneDNN has no kernel for a layout that it chose");
+        else if (rows < ROWS)
+            put_rows(s, y + i * out, pad + y_offset, rows, out);
     }
 }
 
@@ -248,30 +221,16 @@ void fc_cpu_gemm_packed(struct fc_stream *s, void *y, enum fc_dtype y_type, cons
                 fc_dtype_name(w->dt), fc_dtype_name(y_type));
         return;
     }
-    size_t y_offset;
-    char *x_pad = padding(s, w, &y_offset);
-    if (!x_pad)
+    if (!w->rows) {
+        run_blocks(s, y, y_type, x, w, m);
         return;
-    void *y_pad = x_pad + y_offset;
-    bool same_x = w->compute == w->dt;
-    enum fc_dtype out = w->compute == FC_F32 ? FC_F32 : y_type; /* of the primitive */
-    for (size_t i = 0; i < m && fc_cpu_ok(s); i += ROWS) {
-        size_t rows = fc_cpu_min(ROWS, m - i);
-        bool direct_x = rows == ROWS && same_x, direct_y = rows == ROWS && out == y_type;
-        if (!direct_x)
-            fill_block(s, x_pad, w, x, i, rows);
-        struct fc_gemm g = {.a = direct_x ? fc_cpu_at(x, i * w->k, w->dt) : x_pad,
-                            .b = w->data,
-                            .y = direct_y ? (char *)y + i * w->n * fc_dtype_size(y_type) : y_pad,
-                            .m = ROWS,
-                            .n = w->n,
-                            .k = w->k,
-                            .lda = w->k,
-                            .ldy = w->n,
-                            .type = w->compute,
-                            .y_type = out};
-        fc_cpu_product(s, &g, &w->layout);
-        if (!direct_y)
-            empty_block(s, y, y_type, y_pad, out, w->n, i, rows);
     }
+    struct fc_gemm g = block_shape(w, y_type);
+    g.a = x;
+    g.b = w->data;
+    g.y = y;
+    g.m = m;
+    g.ldb = w->k;
+    g.trans_b = true;
+    fc_cpu_gemm_blocks(s, &g);
 }

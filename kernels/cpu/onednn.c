@@ -19,9 +19,9 @@ enum { CAPACITY = 512 };
 struct product {
     struct fc_gemm shape; /* pointers NULL */
     bool packed;
-    struct fc_layout weights; /* of b; owned if packed */
-    uint64_t used;            /* tick of the last use */
-    dnnl_primitive_t primitive;
+    struct fc_layout weights;   /* of b; owned if packed */
+    uint64_t used;              /* tick of the last use */
+    dnnl_primitive_t primitive; /* NULL: oneDNN has none that sums in a fixed order */
     dnnl_memory_t a, b, y, scratch;
 };
 
@@ -119,7 +119,7 @@ void *fc_cpu_product_scratch(struct fc_stream *s, size_t bytes)
     return ok ? p->scratch : NULL;
 }
 
-/* ---- descriptors --------------------------------------------------------------------------- */
+/* ---- descriptors ---------------------------------------------------------------------------- */
 
 static dnnl_data_type_t data_type(enum fc_dtype t)
 {
@@ -232,6 +232,15 @@ static bool bind(struct fc_cpu_products *p, struct product *q, dnnl_primitive_de
     return grow(&p->scratchpad, &p->scratchpad_bytes, scratch, "oneDNN's scratchpad", err);
 }
 
+/* Only the brgemm kernels sum along k in one order for every row and number of threads; see
+ * gemm_blocks.c for what the others do. */
+static bool fixed_order(dnnl_primitive_desc_t pd)
+{
+    const char *name = NULL;
+    dnnl_status_t st = dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name);
+    return st == dnnl_success && name && strncmp(name, "brg", 3) == 0;
+}
+
 static struct product *create(struct fc_cpu_products *p, const struct fc_gemm *g,
                               const struct fc_layout *packed, struct fc_error *err)
 {
@@ -251,8 +260,9 @@ static struct product *create(struct fc_cpu_products *p, const struct fc_gemm *g
                : !matrix(&plain, g->k, g->n, g->ldb, g->trans_b, g->type, err))
         goto cleanup;
     pd = describe(p, g, packed ? packed : &plain, err);
-    ok = pd && check(err, dnnl_primitive_create(&q->primitive, pd), "matmul creation") &&
-         bind(p, q, pd, err);
+    ok = pd && (!fixed_order(pd) ||
+                (check(err, dnnl_primitive_create(&q->primitive, pd), "matmul creation") &&
+                 bind(p, q, pd, err)));
 cleanup:
     if (pd)
         dnnl_primitive_desc_destroy(pd);
@@ -290,35 +300,65 @@ static struct product *find(struct fc_cpu_products *p, const struct fc_gemm *g,
     return q;
 }
 
-void fc_cpu_product(struct fc_stream *s, const struct fc_gemm *g, const struct fc_layout *packed)
+/* Threads of oneDNN's regions are those of the host thread; the caller's number comes back after.
+ */
+static int enter(const struct fc_cpu_products *p)
 {
-    struct fc_cpu_products *p = s->products;
     int before = omp_get_max_threads();
     omp_set_num_threads(p->threads);
-    struct product *q = find(p, g, packed, &s->error);
-    if (!q)
-        goto cleanup;
-    q->used = ++p->tick;
+    return before;
+}
+
+static void leave(int before)
+{
+    omp_set_num_threads(before);
+}
+
+/* Points q's memory objects at g's data and runs it. */
+static void execute(struct fc_cpu_products *p, struct product *q, const struct fc_gemm *g,
+                    struct fc_error *err)
+{
     /* oneDNN takes every handle as writable; a and b are only read. */
     void *a, *b;
     memcpy(&a, &g->a, sizeof a);
     memcpy(&b, &g->b, sizeof b);
-    if (!check(&s->error, dnnl_memory_set_data_handle(q->a, a), "handle of a") ||
-        !check(&s->error, dnnl_memory_set_data_handle(q->b, b), "handle of b") ||
-        !check(&s->error, dnnl_memory_set_data_handle(q->y, g->y), "handle of y") ||
-        !check(&s->error, dnnl_memory_set_data_handle(q->scratch, p->scratchpad), "scratchpad"))
-        goto cleanup;
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, q->a},
                                     {DNNL_ARG_WEIGHTS, q->b},
                                     {DNNL_ARG_DST, q->y},
                                     {DNNL_ARG_SCRATCHPAD, q->scratch}};
-    check(&s->error, dnnl_primitive_execute(q->primitive, p->stream, 4, args), "matmul");
-cleanup:
-    omp_set_num_threads(before);
+    if (check(err, dnnl_memory_set_data_handle(q->a, a), "handle of a") &&
+        check(err, dnnl_memory_set_data_handle(q->b, b), "handle of b") &&
+        check(err, dnnl_memory_set_data_handle(q->y, g->y), "handle of y") &&
+        check(err, dnnl_memory_set_data_handle(q->scratch, p->scratchpad), "scratchpad"))
+        check(err, dnnl_primitive_execute(q->primitive, p->stream, 4, args), "matmul");
 }
 
-/* ---- packed weights ----------------------------------------------------------------------------
- */
+static bool product(struct fc_stream *s, const struct fc_gemm *g, const struct fc_layout *packed,
+                    bool run)
+{
+    struct fc_cpu_products *p = s->products;
+    int before = enter(p);
+    struct product *q = find(p, g, packed, &s->error);
+    if (q)
+        q->used = ++p->tick;
+    if (q && q->primitive && run)
+        execute(p, q, g, &s->error);
+    leave(before);
+    return q && q->primitive && fc_cpu_ok(s);
+}
+
+bool fc_cpu_product(struct fc_stream *s, const struct fc_gemm *g, const struct fc_layout *packed)
+{
+    return product(s, g, packed, true);
+}
+
+bool fc_cpu_product_ready(struct fc_stream *s, const struct fc_gemm *g,
+                          const struct fc_layout *packed)
+{
+    return product(s, g, packed, false);
+}
+
+/* ---- packed weights ------------------------------------------------------------------------- */
 
 bool fc_cpu_product_layout(struct fc_stream *s, size_t m, size_t n, size_t k, enum fc_dtype dt,
                            struct fc_layout *layout, size_t *bytes)
@@ -328,11 +368,10 @@ bool fc_cpu_product_layout(struct fc_stream *s, size_t m, size_t n, size_t k, en
     struct fc_layout any = {0};
     dnnl_dims_t dims = {(dnnl_dim_t)k, (dnnl_dim_t)n};
     dnnl_primitive_desc_t pd = NULL;
-    int before = omp_get_max_threads();
-    omp_set_num_threads(p->threads);
+    int before = enter(p);
     bool ok = check(&s->error, fc_layout_any(&any, dims, data_type(dt)), "free layout") &&
               (pd = describe(p, &g, &any, &s->error)) != NULL;
-    omp_set_num_threads(before);
+    leave(before);
     if (ok) {
         fc_layout_ref chosen = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
         *bytes = dnnl_memory_desc_get_size(chosen);
@@ -354,8 +393,7 @@ bool fc_cpu_product_reorder(struct fc_stream *s, void *to, const struct fc_layou
     dnnl_memory_t in = NULL, out = NULL;
     void *source;
     memcpy(&source, &w, sizeof source);
-    int before = omp_get_max_threads();
-    omp_set_num_threads(p->threads);
+    int before = enter(p);
     bool ok = matrix(&plain, k, n, k, true, dt, err) &&
               check(err,
                     dnnl_reorder_primitive_desc_create(&pd, fc_layout_of(&plain), p->engine,
@@ -370,7 +408,7 @@ bool fc_cpu_product_reorder(struct fc_stream *s, void *to, const struct fc_layou
         const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, in}, {DNNL_ARG_TO, out}};
         ok = check(err, dnnl_primitive_execute(reorder, p->stream, 2, args), "reorder");
     }
-    omp_set_num_threads(before);
+    leave(before);
     if (in)
         dnnl_memory_destroy(in);
     if (out)

@@ -94,13 +94,17 @@ static inline dnnl_status_t fc_append_sum(dnnl_post_ops_t ops)
 }
 #endif
 
-/* ---- cached products --------------------------------------------------------------------------
- */
+/* ---- cached products ------------------------------------------------------------------------ */
 
-/* Runs g with the stream's primitive for its shape, creating it at the first use. g->type must be
- * one that oneDNN computes fast (fc_cpu_has_fast). With `packed`, b lies in that layout instead of
- * rows (trans_b and ldb are ignored). m, n, k > 0. */
-void fc_cpu_product(struct fc_stream *s, const struct fc_gemm *g, const struct fc_layout *packed);
+/* Runs g with the stream's primitive for its shape, creating it at the first use. False if oneDNN
+ * has none that sums in a fixed order (or on an error, then in the stream): compute it elsewhere.
+ * With `packed`, b lies in that layout instead of rows (trans_b and ldb are ignored).
+ * m, n, k > 0. */
+bool fc_cpu_product(struct fc_stream *s, const struct fc_gemm *g, const struct fc_layout *packed);
+
+/* Whether fc_cpu_product would run g; creates the primitive, so that the first run need not. */
+bool fc_cpu_product_ready(struct fc_stream *s, const struct fc_gemm *g,
+                          const struct fc_layout *packed);
 
 /* The layout of w[n,k] that a product of m rows with w^T prefers, its bytes in *bytes. False:
  * error in the stream. */
@@ -110,9 +114,5 @@ bool fc_cpu_product_layout(struct fc_stream *s, size_t m, size_t n, size_t k, en
 /* Copies w[n,k] to `to` in that layout. */
 bool fc_cpu_product_reorder(struct fc_stream *s, void *to, const struct fc_layout *layout,
                             const void *w, size_t n, size_t k, enum fc_dtype dt);
-
-/* At least `bytes` of scratch that live until the next call; grown when needed and then kept.
- * NULL: error in the stream. */
-void *fc_cpu_product_scratch(struct fc_stream *s, size_t bytes);
 
 #endif
