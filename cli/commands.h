@@ -6,7 +6,14 @@
 #include "base/error.h"
 
 /* X(NAME, SUMMARY) */
-#define FC_COMMANDS(X)
+#define FC_COMMANDS(X)                                                                             \
+    X(serve, "Write rationales for the perturbed prompts of clients")                              \
+    X(distill, "Run the whole job of a client: perturb, ask, decode, train")                       \
+    X(perturb, "Replace the words of private prompts, and show what it costs")                     \
+    X(generate, "Write the model's answer to every prompt of a file")                              \
+    X(train, "Train a model on labels, and on rationales from a file")                             \
+    X(eval, "Measure a model's accuracy on a data set")                                            \
+    X(info, "Print what a model file is")
 
 /* argv[0] is the command's name. Results go to stdout, progress and messages to stderr; an error is
  * returned, and main prints it. The code returned is the exit status. */

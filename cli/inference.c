@@ -233,6 +233,11 @@ void fc_inference_texts(const struct fc_inference *inf, size_t index, const char
     *rationale = inf->decoded.texts[index];
 }
 
+const struct fc_perturber *fc_inference_perturber(const struct fc_inference *inf)
+{
+    return inf->perturber;
+}
+
 void fc_inference_free(struct fc_inference *inf)
 {
     if (!inf)

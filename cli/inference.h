@@ -71,6 +71,9 @@ enum fc_code fc_inference_finish(struct fc_inference *inf, struct fc_inference_r
 void fc_inference_texts(const struct fc_inference *inf, size_t index, const char **perturbed,
                         const char **received, const char **rationale);
 
+/* The mechanism in use; NULL for unprotected. */
+const struct fc_perturber *fc_inference_perturber(const struct fc_inference *inf);
+
 /* Stops what still runs and frees. NULL is fine. */
 void fc_inference_free(struct fc_inference *inf);
 

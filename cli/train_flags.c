@@ -200,9 +200,9 @@ enum fc_code fc_training_watch_step(void *watch, const struct fc_step_metrics *m
                        "step %zu  loss %.3f (label %.3f, rationale %.3f)  %.0f tokens/s", m->step,
                        m->loss, m->task_loss[FC_TASK_PREDICT], m->task_loss[FC_TASK_EXPLAIN],
                        (double)m->tokens / m->seconds);
-    if (w->on_step)
-        w->on_step(w->context, w->run, m);
     enum fc_code code = log_step(w, m, err);
+    if (code == FC_OK && w->on_step)
+        code = w->on_step(w->context, m, err);
     return code == FC_OK ? fc_signals_check(err) : code;
 }
 

@@ -28,8 +28,9 @@ struct fc_training_watch {
     struct fc_step_metrics last;
     size_t steps, tokens;
     double seconds, flops;
-    /* The last loss of each task, kept for the report if wanted. */
-    void (*on_step)(void *context, const char *run, const struct fc_step_metrics *metrics);
+    /* For who keeps the losses; may be NULL. */
+    enum fc_code (*on_step)(void *context, const struct fc_step_metrics *metrics,
+                            struct fc_error *err);
     void *context;
 };
 void fc_training_watch_begin(struct fc_training_watch *w, struct fc_metrics *metrics,

@@ -116,57 +116,20 @@ void fc_frame_release(struct fc_frame *f)
     *f = (struct fc_frame){0};
 }
 
-/* Bytes of the character at the start of p, 0 if it is not valid or cut off. */
-static size_t utf8_character(const unsigned char *p, size_t len)
-{
-    static const struct {
-        unsigned char low, high, second_low, second_high, size;
-    } forms[] = {/* table 3-7 of the Unicode standard */
-                 {0xC2, 0xDF, 0x80, 0xBF, 2}, {0xE0, 0xE0, 0xA0, 0xBF, 3},
-                 {0xE1, 0xEC, 0x80, 0xBF, 3}, {0xED, 0xED, 0x80, 0x9F, 3},
-                 {0xEE, 0xEF, 0x80, 0xBF, 3}, {0xF0, 0xF0, 0x90, 0xBF, 4},
-                 {0xF1, 0xF3, 0x80, 0xBF, 4}, {0xF4, 0xF4, 0x80, 0x8F, 4}};
-    if (p[0] < 0x80)
-        return 1;
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        if (p[0] < forms[i].low || p[0] > forms[i].high)
-            continue;
-        size_t n = forms[i].size;
-        if (len < n || p[1] < forms[i].second_low || p[1] > forms[i].second_high)
-            return 0;
-        for (size_t j = 2; j < n; j++)
-            if ((p[j] & 0xC0) != 0x80)
-                return 0;
-        return n;
-    }
-    return 0;
-}
-
-size_t fc_utf8_prefix(const char *text, size_t len)
-{
-    const unsigned char *p = (const unsigned char *)text;
-    size_t at = 0;
-    while (at < len) {
-        size_t n = utf8_character(p + at, len - at);
-        if (!n)
-            break;
-        at += n;
-    }
-    return at;
-}
-
 void fc_utf8_clean(struct fc_text *out, const char *text, size_t len, size_t max_len)
 {
     static const char replacement[] = "\xEF\xBF\xBD";
-    size_t room = max_len;
-    for (size_t at = 0; at < len;) {
-        size_t n = utf8_character((const unsigned char *)text + at, len - at);
-        const char *bytes = n ? text + at : replacement;
-        size_t size = n ? n : sizeof replacement - 1;
-        if (size > room)
+    size_t room = max_len, at = 0;
+    while (at < len && room > 0) {
+        size_t n = fc_utf8_prefix(text + at, len - at);
+        size_t fits = n <= room ? n : fc_utf8_prefix(text + at, room);
+        fc_text_add(out, text + at, fits);
+        room -= fits;
+        at += n;
+        if (fits < n || at == len || room < sizeof replacement - 1)
             return;
-        fc_text_add(out, bytes, size);
-        room -= size;
-        at += n ? n : 1;
+        fc_text_add(out, replacement, sizeof replacement - 1);
+        room -= sizeof replacement - 1;
+        at++;
     }
 }

@@ -19,6 +19,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 #define FC_FRAME_VERSION 1
 #define FC_FRAME_PRELUDE 24
@@ -46,10 +47,6 @@ void fc_frame_set_sequence(struct fc_text *frame, uint64_t sequence);
 enum fc_code fc_frame_decode(struct fc_frame *f, const void *data, size_t len, size_t max_body,
                              struct fc_error *err);
 void fc_frame_release(struct fc_frame *f);
-
-/* Length of the longest prefix of `text` that is valid UTF-8 (RFC 3629: shortest form, no
- * surrogates, at most U+10FFFF); == len when all of it is. */
-size_t fc_utf8_prefix(const char *text, size_t len);
 
 /* Appends text with each byte that is not valid UTF-8 replaced by U+FFFD, at most max_len bytes and
  * never a part of a character. */
