@@ -57,8 +57,8 @@ enum fc_code fc_config_from_hf(struct fc_model_config *c, const cJSON *config,
                                struct fc_error *err);
 
 /* A config.json that transformers (4 and 5) reads back as the same model; torch_dtype "bfloat16" or
- * "float32". FC_ERR_UNSUPPORTED for a set of biases that the family has no key for. Owner: the
- * caller, cJSON_Delete. */
+ * "float32". FC_ERR_UNSUPPORTED for a set of biases that the family has no key for.
+ * Made to be printed: some numbers are raw text. Owner: the caller, cJSON_Delete. */
 cJSON *fc_config_to_hf(const struct fc_model_config *c, const char *torch_dtype,
                        struct fc_error *err);
 

@@ -3,6 +3,7 @@
 #include "models/config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* What the families differ in. Defaults are those of transformers' config classes, which apply
@@ -284,28 +285,43 @@ enum fc_code fc_config_from_hf(struct fc_model_config *c, const cJSON *json,
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-/* The rope keys in the words of transformers 5 and, beside them, of transformers 4. */
+/* A number that Python reads as a float: 8.0, not 8, which transformers warns of or refuses. */
+static bool add_float(cJSON *json, const char *name, double value)
+{
+    char text[40];
+    int used = snprintf(text, sizeof text, "%.15g", value);
+    if (strtod(text, NULL) < value || strtod(text, NULL) > value)
+        used = snprintf(text, sizeof text, "%.17g", value);
+    if (!strpbrk(text, ".e"))
+        snprintf(text + used, sizeof text - (size_t)used, ".0");
+    return cJSON_AddRawToObject(json, name, text) != NULL;
+}
+
+/* One object of rope settings; `old`: as transformers 4 has it, where theta stands beside it. */
+static bool write_rope_object(const struct fc_model_config *c, cJSON *json, bool old)
+{
+    cJSON *rope = cJSON_AddObjectToObject(json, old ? "rope_scaling" : "rope_parameters");
+    const char *type = c->rope_scaling == FC_ROPE_LINEAR   ? "linear"
+                       : c->rope_scaling == FC_ROPE_LLAMA3 ? "llama3"
+                                                           : "default";
+    bool ok = rope && cJSON_AddStringToObject(rope, "rope_type", type) &&
+              (old || add_float(rope, "rope_theta", c->rope_theta));
+    if (ok && c->rope_scaling != FC_ROPE_PLAIN)
+        ok = add_float(rope, "factor", c->rope_factor);
+    if (ok && c->rope_scaling == FC_ROPE_LLAMA3)
+        ok = add_float(rope, "low_freq_factor", c->rope_low_freq) &&
+             add_float(rope, "high_freq_factor", c->rope_high_freq) &&
+             cJSON_AddNumberToObject(rope, "original_max_position_embeddings",
+                                     (double)c->rope_original_ctx);
+    return ok;
+}
+
+/* For transformers 5 and, beside it, for transformers 4. */
 static bool write_rope(const struct fc_model_config *c, cJSON *json)
 {
-    bool ok = cJSON_AddNumberToObject(json, "rope_theta", c->rope_theta) != NULL;
-    for (int old = 0; ok && old < 2; old++) {
-        if (old && c->rope_scaling == FC_ROPE_PLAIN)
-            return cJSON_AddNullToObject(json, "rope_scaling") != NULL;
-        cJSON *rope = cJSON_AddObjectToObject(json, old ? "rope_scaling" : "rope_parameters");
-        const char *type = c->rope_scaling == FC_ROPE_LINEAR   ? "linear"
-                           : c->rope_scaling == FC_ROPE_LLAMA3 ? "llama3"
-                                                               : "default";
-        ok = rope && cJSON_AddStringToObject(rope, "rope_type", type) &&
-             cJSON_AddNumberToObject(rope, "rope_theta", c->rope_theta);
-        if (ok && c->rope_scaling != FC_ROPE_PLAIN)
-            ok = cJSON_AddNumberToObject(rope, "factor", c->rope_factor) != NULL;
-        if (ok && c->rope_scaling == FC_ROPE_LLAMA3)
-            ok = cJSON_AddNumberToObject(rope, "low_freq_factor", c->rope_low_freq) &&
-                 cJSON_AddNumberToObject(rope, "high_freq_factor", c->rope_high_freq) &&
-                 cJSON_AddNumberToObject(rope, "original_max_position_embeddings",
-                                         (double)c->rope_original_ctx);
-    }
-    return ok;
+    return write_rope_object(c, json, false) && add_float(json, "rope_theta", c->rope_theta) &&
+           (c->rope_scaling == FC_ROPE_PLAIN ? cJSON_AddNullToObject(json, "rope_scaling") != NULL
+                                             : write_rope_object(c, json, true));
 }
 
 static bool write_token(cJSON *json, const char *name, const int32_t *ids, size_t n)
@@ -344,7 +360,7 @@ static bool write_all(const struct fc_model_config *c, const struct family *fami
     for (size_t i = 0; ok && i < sizeof sizes / sizeof *sizes; i++)
         ok = cJSON_AddNumberToObject(json, sizes[i].name, (double)sizes[i].value) != NULL;
     ok = ok && cJSON_AddStringToObject(json, "hidden_act", "silu") &&
-         cJSON_AddNumberToObject(json, "rms_norm_eps", c->norm_eps) && write_rope(c, json) &&
+         add_float(json, "rms_norm_eps", c->norm_eps) && write_rope(c, json) &&
          cJSON_AddBoolToObject(json, "tie_word_embeddings", c->tied) &&
          cJSON_AddStringToObject(json, "torch_dtype", torch_dtype) &&
          cJSON_AddBoolToObject(json, "use_cache", true) && fc_config_write_tokens(c, json);
