@@ -54,7 +54,7 @@ static bool valid(struct fc_stream *s, const struct fc_gemm *g)
 /* Parts of k that are computed one after the other. Where a is transposed and k >= 2048, oneDNN
  * lets idle threads share k, so that the order of sums depends on their number (seen in 192 of
  * 2,048 combinations of shape and threads, all of this kind). Shorter parts keep it from that; each
- * costs one more read and write of y, 3 % of the product at 3072 x 576 x 4096. */
+ * costs one more read and write of y, not measurable at 3072 x 576 x 4096. */
 static size_t parts_of_k(const struct fc_gemm *g)
 {
     return g->trans_a && g->k >= LONG_K ? g->k / LONG_K + 1 : 1;

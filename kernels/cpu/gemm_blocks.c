@@ -12,7 +12,7 @@
  * order of kernels.h's promise by construction.
  *
  * Floor: 2 m n k FLOPs; each operand is widened again for every block of the other, 5-10 % extra.
- */
+ * Measured on one Zen 4 core at 3072 x 576 x 4096: 84 GFLOP/s in fp32 (oneDNN's AVX-512: 104). */
 #include "kernels/cpu/cpu.h"
 
 enum {
