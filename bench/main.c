@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "bench/bench.h"
 #include "cli/metrics.h"
+#include "cli/openmp.h"
 #include "cli/options.h"
 
 #include <string.h>
@@ -120,6 +121,7 @@ cleanup:
 
 int main(int argc, char **argv)
 {
+    fc_openmp_settle(argv);
     struct fc_error err = {0};
     enum fc_code code = run(argc, argv, &err);
     if (code != FC_OK)

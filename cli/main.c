@@ -1,8 +1,10 @@
 /* The program `fedcot`: a table of commands. Only this file turns an error into an exit status. */
 #include "cli/commands.h"
+#include "cli/openmp.h"
 #include "cli/options.h"
 
 #include <errno.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -94,8 +96,11 @@ static enum fc_code run(int argc, char **argv, struct fc_error *err)
 
 int main(int argc, char **argv)
 {
+    fc_openmp_settle(argv);
     struct fc_error err = {0};
-    enum fc_code code = run(argc, argv, &err);
+    enum fc_code code = sodium_init() < 0
+                            ? fc_fail(&err, FC_ERR_INTERNAL, "libsodium does not start")
+                            : run(argc, argv, &err);
     if (code == FC_OK && (fflush(stdout) != 0 || ferror(stdout)))
         code = fc_fail(&err, FC_ERR_IO, "standard output: %s", strerror(errno));
     if (code == FC_OK)
