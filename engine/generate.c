@@ -151,7 +151,7 @@ static void report_finished(struct fc_generator *g, fc_result_fn *done, void *co
         struct fc_sequence *q = finished;
         struct fc_slot *slot = q->slot;
         finished = q->next;
-        fc_kv_cache_give(g->cache, slot->table, q->n_pages, slot->index);
+        fc_kv_cache_give(g->cache, slot->table, q->n_pages);
         report(q, done, context);
         g->free_slots[g->n_free_slots++] = slot;
     }
@@ -221,23 +221,18 @@ static bool admit_first(struct fc_generator *g)
 /* ---- the step -------------------------------------------------------------------------------- */
 
 /* Adds rows of one sequence while the pass has less than `limit`: all that is known of it and not
- * in the cache. Whole blocks of its prompt that others have computed are skipped; at one that
- * another is still computing it waits. */
+ * in the cache. Whole blocks of its prompt that others have computed are skipped. */
 static void add_rows(struct fc_generator *g, struct fc_sequence *q, size_t limit)
 {
     size_t page_size = g->options.page_size;
     const int32_t *table = q->slot->table;
     while (q->n_done < q->n_ids && fc_decoder_rows(g->decoder) < limit) {
         size_t page = q->n_done / page_size;
-        if (page < q->n_shared && q->n_done % page_size == 0) {
-            enum fc_claim claim = fc_kv_cache_claim(g->cache, table[page], q->slot->index);
-            if (claim == FC_PAGE_WAIT)
-                return;
-            if (claim == FC_PAGE_READY) {
-                q->n_done += page_size;
-                g->stats.cached_tokens += page_size;
-                continue;
-            }
+        if (page < q->n_shared && q->n_done % page_size == 0 &&
+            fc_kv_cache_filled(g->cache, table[page])) {
+            q->n_done += page_size;
+            g->stats.cached_tokens += page_size;
+            continue;
         }
         size_t row = fc_decoder_add(g->decoder, q->ids[q->n_done], q->n_done, table);
         if (row == FC_NO_ROW)
@@ -245,7 +240,7 @@ static void add_rows(struct fc_generator *g, struct fc_sequence *q, size_t limit
         if (q->n_done++ < q->n_prompt)
             g->stats.prompt_tokens++;
         if (page < q->n_shared && q->n_done % page_size == 0)
-            fc_kv_cache_filled(g->cache, table[page]);
+            fc_kv_cache_fill(g->cache, table[page]);
         if (q->n_done == q->n_ids) {
             size_t at = fc_decoder_keep(g->decoder, row);
             g->sampled[at] = q;
@@ -260,7 +255,9 @@ static size_t round_up(size_t n, size_t block)
 }
 
 /* The rows of a step: first one for every sequence that decodes, then prompts, in the order of
- * admission, until the chunk is used up and the GEMM's last block is full. */
+ * admission, until the chunk is used up and the GEMM's last block is full. The order is what makes
+ * a common prefix be computed once: the first sequence that needs a page fills it, or leaves no
+ * rows for those behind it. */
 static void plan(struct fc_generator *g)
 {
     fc_decoder_begin(g->decoder);
@@ -392,7 +389,6 @@ static enum fc_code create_slots(struct fc_generator *g, struct fc_error *err)
     size_t widest = round_up(g->model->n_ctx, page_size) / page_size;
     for (size_t i = 0; i < n; i++) {
         struct fc_slot *slot = &g->slots[i];
-        slot->index = (int32_t)i;
         slot->table = fc_alloc(widest, sizeof *slot->table, "page table", err);
         if (!slot->table)
             return FC_ERR_MEMORY;

@@ -5,17 +5,17 @@
 #include <assert.h>
 #include <string.h>
 
-enum { NONE = -1, FILLED = -2 };
+enum { NONE = -1 };
 
 /* A page is in one of three places: held (refs > 0), idle (refs 0, in the tree), or free. Idle and
  * free pages are chained through prev and next. */
 struct page {
     int32_t refs;
     int32_t parent; /* in the tree: the page before it, NONE at the start of a prompt */
-    int32_t filler; /* who computes it, NONE, or FILLED */
     int32_t chain;  /* next page of its bucket */
     int32_t prev, next;
     bool shared; /* is in the tree */
+    bool filled; /* is computed */
 };
 
 struct fc_kv_cache {
@@ -124,7 +124,7 @@ static void release(struct fc_kv_cache *c, int32_t p)
     if (--page->refs > 0)
         return;
     c->available++;
-    if (page->shared && page->filler == FILLED) {
+    if (page->shared && page->filled) {
         idle_append(c, p);
         return;
     }
@@ -145,7 +145,7 @@ static int32_t fresh(struct fc_kv_cache *c)
         tree_remove(c, p);
     }
     c->pages[p].refs = 1;
-    c->pages[p].filler = NONE;
+    c->pages[p].filled = false;
     c->available--;
     return p;
 }
@@ -163,7 +163,7 @@ bool fc_kv_cache_take(struct fc_kv_cache *c, const int32_t *tokens, size_t n_sha
         table[at] = parent = p;
     }
     if (n - at > c->available) {
-        fc_kv_cache_give(c, table, at, NONE);
+        fc_kv_cache_give(c, table, at);
         return false;
     }
     for (; at < n; at++) {
@@ -176,28 +176,20 @@ bool fc_kv_cache_take(struct fc_kv_cache *c, const int32_t *tokens, size_t n_sha
     return true;
 }
 
-void fc_kv_cache_give(struct fc_kv_cache *c, const int32_t *table, size_t n, int32_t who)
+void fc_kv_cache_give(struct fc_kv_cache *c, const int32_t *table, size_t n)
 {
-    while (n-- > 0) { /* children before parents: see the header */
-        if (who >= 0 && c->pages[table[n]].filler == who)
-            c->pages[table[n]].filler = NONE;
+    while (n-- > 0) /* children before parents: see the header */
         release(c, table[n]);
-    }
 }
 
-enum fc_claim fc_kv_cache_claim(struct fc_kv_cache *c, int32_t p, int32_t who)
+bool fc_kv_cache_filled(const struct fc_kv_cache *c, int32_t p)
 {
-    struct page *page = &c->pages[p];
-    if (page->filler == NONE)
-        page->filler = who;
-    return page->filler == FILLED ? FC_PAGE_READY
-           : page->filler == who  ? FC_PAGE_MINE
-                                  : FC_PAGE_WAIT;
+    return c->pages[p].filled;
 }
 
-void fc_kv_cache_filled(struct fc_kv_cache *c, int32_t p)
+void fc_kv_cache_fill(struct fc_kv_cache *c, int32_t p)
 {
-    c->pages[p].filler = FILLED;
+    c->pages[p].filled = true;
 }
 
 void fc_kv_cache_forget(struct fc_kv_cache *c)

@@ -6,8 +6,10 @@
  * with the same blocks gets the same pages and computes nothing for them. Identity is exact: the
  * hash only finds candidates, tokens and parent are compared.
  *
- * A page enters the tree before it is computed, so that sequences admitted together share it too:
- * one of them claims the page and fills it, the others wait for it (fc_kv_cache_claim).
+ * A page enters the tree before it is computed, so that sequences admitted together share it too.
+ * Whoever comes to a page that is not filled computes it. Sequences that are served in the order of
+ * their admission come to a filled one unless they are the first; should two fill one page, they
+ * write the same bits.
  *
  * Pages that nobody holds stay in the tree, least recently used first out. Whoever holds a page
  * holds its parent too and releases children first, so the oldest such page never has a child that
@@ -42,20 +44,14 @@ size_t fc_kv_cache_available(const struct fc_kv_cache *cache);
  * its own. False, with nothing taken, when the pages that nobody holds do not suffice. */
 bool fc_kv_cache_take(struct fc_kv_cache *cache, const int32_t *tokens, size_t n_shared, size_t n,
                       int32_t *table);
-/* Gives a table back. Claims of `who` that it has not filled fall free for other holders. */
-void fc_kv_cache_give(struct fc_kv_cache *cache, const int32_t *table, size_t n, int32_t who);
+/* Gives a table back. */
+void fc_kv_cache_give(struct fc_kv_cache *cache, const int32_t *table, size_t n);
 
-enum fc_claim {
-    FC_PAGE_READY, /* computed: read it, or filled earlier in the pass that reads it */
-    FC_PAGE_MINE,  /* `who` computes all its tokens, then calls fc_kv_cache_filled */
-    FC_PAGE_WAIT   /* another sequence is computing it */
-};
-/* Asks for the right to fill a shared page. who >= 0 names the sequence; it keeps a page once it
- * has claimed it. */
-enum fc_claim fc_kv_cache_claim(struct fc_kv_cache *cache, int32_t page, int32_t who);
-/* All tokens of a claimed page are computed, or will be in the pass being put together: every layer
- * writes the keys of all rows before any row reads them, so rows of one pass may share pages. */
-void fc_kv_cache_filled(struct fc_kv_cache *cache, int32_t page);
+/* Whether a shared page is computed. Its holder calls fill once all its tokens are in the cache or
+ * in the pass that is being put together: every layer writes the keys of all rows before any row
+ * reads them, so rows of one pass may share pages. */
+bool fc_kv_cache_filled(const struct fc_kv_cache *cache, int32_t page);
+void fc_kv_cache_fill(struct fc_kv_cache *cache, int32_t page);
 
 /* Empties the prefix tree: after the weights changed, or when a pass failed and left pages that
  * were announced as filled. Pages in use stay with their holders. */

@@ -126,7 +126,7 @@ static enum fc_code flush(struct fc_scorer *s, size_t n_current, struct fc_error
         *s->targets[i].sum -= (double)s->losses[s->targets[i].place];
     s->stats.rows += fc_decoder_rows(s->decoder);
     s->stats.targets += s->n_targets;
-    fc_kv_cache_give(s->cache, s->tables, s->n_held, 0);
+    fc_kv_cache_give(s->cache, s->tables, s->n_held);
     memmove(s->tables, s->tables + s->n_held, n_current * sizeof *s->tables);
     s->n_held = s->n_wanted = s->n_targets = 0;
     s->pass++;
@@ -156,7 +156,7 @@ static void add_target(struct fc_scorer *s, struct fc_score_row *at, int32_t tok
 static bool add_position(struct fc_scorer *s, const int32_t *table, size_t t, bool predicts)
 {
     struct fc_score_row *at = &s->row_of[table[t]];
-    bool ready = fc_kv_cache_claim(s->cache, table[t], 0) == FC_PAGE_READY;
+    bool ready = fc_kv_cache_filled(s->cache, table[t]);
     if (ready && (!predicts || at->pass == s->pass)) {
         s->stats.shared++;
         return !predicts || s->n_targets < s->max_targets;
@@ -166,7 +166,7 @@ static bool add_position(struct fc_scorer *s, const int32_t *table, size_t t, bo
     size_t row = fc_decoder_add(s->decoder, s->ids[t], t, table);
     if (row == FC_NO_ROW)
         return false;
-    fc_kv_cache_filled(s->cache, table[t]);
+    fc_kv_cache_fill(s->cache, table[t]);
     *at = (struct fc_score_row){.pass = s->pass, .row = row, .wanted = NO_TARGET};
     return true;
 }
@@ -256,7 +256,7 @@ enum fc_code fc_score(struct fc_scorer *s, const struct fc_score_item *items, si
     if (code == FC_OK)
         code = flush(s, 0, err);
     if (code != FC_OK) { /* nobody knows what the cache holds */
-        fc_kv_cache_give(s->cache, s->tables, s->n_held, 0);
+        fc_kv_cache_give(s->cache, s->tables, s->n_held);
         fc_kv_cache_forget(s->cache);
         s->n_held = s->n_wanted = s->n_targets = 0;
         s->pass++;

@@ -7,7 +7,6 @@
 
 /* A place in the batch, with the memory that its sequence needs; used again by the next one. */
 struct fc_slot {
-    int32_t index;
     int32_t *table; /* page ids, room for the longest sequence */
     struct fc_text text;
 };

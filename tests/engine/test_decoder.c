@@ -65,8 +65,8 @@ static void compute(struct rig *r, size_t chunk, size_t others, float *logits)
         download_logits(r, logits + at * V, 0, n);
     }
     for (int o = 0; o < 2; o++)
-        fc_kv_cache_give(r->cache, other[o], pages, 0);
-    fc_kv_cache_give(r->cache, table, pages, 0);
+        fc_kv_cache_give(r->cache, other[o], pages);
+    fc_kv_cache_give(r->cache, table, pages);
 }
 
 /* Logits of all N positions by the training pass, which has no cache. */
@@ -148,7 +148,7 @@ static void qwen_bf16(void **state)
 static void kept_rows(void **state)
 {
     (void)state;
-    static float all[N * V], some[3 * V];
+    static float all[N * V], some[N * V];
     struct rig r = {0};
     rig_open(&r, FC_F32, true);
     compute(&r, N, 0, all);
@@ -165,6 +165,15 @@ static void kept_rows(void **state)
     download_logits(&r, some + 2 * V, 2, 1);
     for (size_t i = 0; i < 3; i++)
         assert_memory_equal(some + i * V, all + wanted[i] * V, V * sizeof(float));
+    fc_decoder_begin(r.decoder); /* all of them, backwards */
+    for (size_t i = 0; i < N; i++)
+        fc_decoder_add(r.decoder, r.ids[i], i, table);
+    for (size_t i = N; i-- > 0;)
+        fc_decoder_keep(r.decoder, i);
+    fc_decoder_run(r.decoder);
+    download_logits(&r, some, 0, N);
+    for (size_t i = 0; i < N; i++)
+        assert_memory_equal(some + (N - 1 - i) * V, all + i * V, V * sizeof(float));
     rig_close(&r);
 }
 

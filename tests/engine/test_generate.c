@@ -183,17 +183,52 @@ static void shared_prefix_is_computed_once(void **state)
         jobs[i].prompt[SHARED] = (int32_t)i;
         prompts += r->n_prompt;
     }
-    const struct fc_generator_options options = {.page_size = 8, .chunk = 32};
-    const size_t whole = SHARED / 8 * 8;
-    struct fc_generator_stats s = run_jobs(&toy, jobs, 0, REQUESTS, &options);
-    assert_int_equal(s.prompt_tokens, prompts - (REQUESTS - 1) * whole);
-    assert_int_equal(s.cached_tokens, (REQUESTS - 1) * whole);
-    /* The last row of every step is full while prompts are read: blocks of 32 rows. */
-    size_t decoded = 0;
-    for (size_t i = 0; i < REQUESTS; i++)
-        decoded += jobs[i].n_tokens;
-    assert_int_equal(s.decoded_tokens, decoded);
-    assert_int_equal(s.rows, s.prompt_tokens + decoded - REQUESTS);
+    const size_t page_sizes[] = {8, 24, 5, 70, 1}; /* steps of 32 rows end inside pages */
+    for (size_t c = 0; c < sizeof page_sizes / sizeof page_sizes[0]; c++) {
+        const struct fc_generator_options options = {.page_size = page_sizes[c], .chunk = 32};
+        const size_t whole = SHARED / page_sizes[c] * page_sizes[c];
+        struct fc_generator_stats s = run_jobs(&toy, jobs, 0, REQUESTS, &options);
+        assert_int_equal(s.prompt_tokens, prompts - (REQUESTS - 1) * whole);
+        assert_int_equal(s.cached_tokens, (REQUESTS - 1) * whole);
+        size_t decoded = 0;
+        for (size_t i = 0; i < REQUESTS; i++)
+            decoded += jobs[i].n_tokens;
+        assert_int_equal(s.decoded_tokens, decoded);
+        /* A prompt's last row gives the first token. */
+        assert_int_equal(s.rows, s.prompt_tokens + decoded - REQUESTS);
+    }
+    toy_close(&toy);
+}
+
+/* Equal prompts of whole pages: the last token is computed all the same, for its logits. */
+static void equal_prompts_of_whole_pages(void **state)
+{
+    (void)state;
+    struct toy toy;
+    static struct job jobs[REQUESTS];
+    struct fc_generator *g = NULL;
+    const struct fc_generator_options options = {.page_size = 16};
+    toy_random(&toy, FC_BF16, true, 11);
+    make_jobs(&toy, jobs);
+    must(fc_generator_create(&g, &toy.model, NULL, &options, why));
+    for (size_t i = 0; i < 6; i++) {
+        jobs[i].request = jobs[0].request;
+        jobs[i].request.id = 1000 + i;
+        jobs[i].request.prompt = jobs[1].prompt;
+        jobs[i].request.n_prompt = 64;
+        jobs[i].request.max_tokens = MOST;
+        must(fc_generator_submit(g, &jobs[i].request, why));
+        if (i >= 2) /* three together, then one after the other */
+            run_until_idle(g, jobs);
+    }
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(jobs[i].n_tokens, MOST);
+        assert_memory_equal(jobs[i].tokens, jobs[0].tokens, sizeof jobs[0].tokens);
+    }
+    struct fc_generator_stats stats;
+    fc_generator_stats(g, &stats);
+    assert_int_equal(stats.cached_tokens, 5 * 48);
+    fc_generator_free(g);
     toy_close(&toy);
 }
 
@@ -275,6 +310,8 @@ static void cancels(void **state)
             assert_memory_equal(jobs[i].tokens, alone[i].tokens,
                                 jobs[i].n_tokens * sizeof *jobs[i].tokens);
         }
+        for (size_t i = 1; i <= 2 && round <= 4; i++) /* was running then, or in the first step */
+            assert_int_equal(jobs[i].finish, FC_FINISH_CANCELLED);
         assert_int_equal(jobs[20].finish, FC_FINISH_CANCELLED);
         assert_int_equal(jobs[20].n_tokens, 0);
     }
@@ -409,6 +446,7 @@ int main(void)
         cmocka_unit_test(same_tokens_bf16),
         cmocka_unit_test(greedy_equals_the_training_pass),
         cmocka_unit_test(shared_prefix_is_computed_once),
+        cmocka_unit_test(equal_prompts_of_whole_pages),
         cmocka_unit_test(joins_a_running_batch),
         cmocka_unit_test(cancels),
         cmocka_unit_test(frees_what_is_left),

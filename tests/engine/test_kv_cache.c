@@ -1,4 +1,4 @@
-/* Pages and the prefix tree: sharing, claims, eviction, refusal, and a long random run against a
+/* Pages and the prefix tree: sharing, filling, eviction, refusal, and a long random run against a
  * plain account of who holds what. */
 #include "engine/kv_cache.h"
 
@@ -16,11 +16,10 @@ static struct fc_kv_cache *create(size_t n_pages)
     return c;
 }
 
-static void fill(struct fc_kv_cache *c, const int32_t *table, size_t n, int32_t who)
+static void fill(struct fc_kv_cache *c, const int32_t *table, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (fc_kv_cache_claim(c, table[i], who) == FC_PAGE_MINE)
-            fc_kv_cache_filled(c, table[i]);
+        fc_kv_cache_fill(c, table[i]);
 }
 
 static void shares_whole_blocks_that_are_equal_from_the_start(void **state)
@@ -31,7 +30,7 @@ static void shares_whole_blocks_that_are_equal_from_the_start(void **state)
     const int32_t two[12] = {1, 2, 3, 4, 5, 6, 7, 9, 9, 10, 11, 12}; /* differs in block 1 */
     int32_t a[5], b[5], d[5];
     assert_true(fc_kv_cache_take(c, one, 3, 5, a));
-    fill(c, a, 3, 0);
+    fill(c, a, 3);
     assert_true(fc_kv_cache_take(c, one, 3, 5, b));
     assert_memory_equal(a, b, 3 * sizeof *a);
     assert_int_not_equal(a[3], b[3]); /* the rest is its own */
@@ -40,9 +39,9 @@ static void shares_whole_blocks_that_are_equal_from_the_start(void **state)
     assert_int_equal(d[0], a[0]);
     assert_int_not_equal(d[1], a[1]);
     assert_int_not_equal(d[2], a[2]); /* the same tokens after another prefix are another page */
-    fc_kv_cache_give(c, a, 5, 0);
-    fc_kv_cache_give(c, b, 5, 1);
-    fc_kv_cache_give(c, d, 3, 2);
+    fc_kv_cache_give(c, a, 5);
+    fc_kv_cache_give(c, b, 5);
+    fc_kv_cache_give(c, d, 3);
     assert_int_equal(fc_kv_cache_available(c), 16);
     fc_kv_cache_free(c);
 }
@@ -54,41 +53,38 @@ static void keeps_prefixes_that_nobody_holds(void **state)
     const int32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     int32_t a[3], b[3];
     assert_true(fc_kv_cache_take(c, ids, 2, 3, a));
-    fill(c, a, 2, 0);
-    fc_kv_cache_give(c, a, 3, 0);
+    fill(c, a, 2);
+    fc_kv_cache_give(c, a, 3);
     assert_true(fc_kv_cache_take(c, ids, 2, 3, b));
     assert_memory_equal(a, b, 2 * sizeof *a);
-    assert_int_equal(fc_kv_cache_claim(c, b[0], 5), FC_PAGE_READY);
-    fc_kv_cache_give(c, b, 3, 5);
+    assert_true(fc_kv_cache_filled(c, b[0]));
+    fc_kv_cache_give(c, b, 3);
     fc_kv_cache_forget(c);
     assert_true(fc_kv_cache_take(c, ids, 2, 3, b));
-    assert_int_equal(fc_kv_cache_claim(c, b[0], 5), FC_PAGE_MINE); /* forgotten */
-    fc_kv_cache_give(c, b, 3, 5);
+    assert_false(fc_kv_cache_filled(c, b[0])); /* forgotten */
+    fc_kv_cache_give(c, b, 3);
     fc_kv_cache_free(c);
 }
 
-static void one_fills_while_others_wait(void **state)
+static void what_was_not_filled_is_not_found_filled(void **state)
 {
     (void)state;
     struct fc_kv_cache *c = create(8);
     const int32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     int32_t a[2], b[2];
     assert_true(fc_kv_cache_take(c, ids, 2, 2, a));
-    assert_true(fc_kv_cache_take(c, ids, 2, 2, b));
+    assert_true(fc_kv_cache_take(c, ids, 2, 2, b)); /* shared before it is computed */
     assert_memory_equal(a, b, sizeof a);
-    assert_int_equal(fc_kv_cache_claim(c, a[0], 0), FC_PAGE_MINE);
-    assert_int_equal(fc_kv_cache_claim(c, b[0], 1), FC_PAGE_WAIT);
-    assert_int_equal(fc_kv_cache_claim(c, a[0], 0), FC_PAGE_MINE); /* and keeps it */
-    fc_kv_cache_filled(c, a[0]);
-    assert_int_equal(fc_kv_cache_claim(c, b[0], 1), FC_PAGE_READY);
-    assert_int_equal(fc_kv_cache_claim(c, a[1], 0), FC_PAGE_MINE);
-    fc_kv_cache_give(c, a, 2, 0); /* leaves with page 1 half done: the other takes over */
-    assert_int_equal(fc_kv_cache_claim(c, b[1], 1), FC_PAGE_MINE);
-    fc_kv_cache_give(c, b, 2, 1); /* nobody is left: page 1 must not be found again */
+    assert_false(fc_kv_cache_filled(c, b[0]));
+    fc_kv_cache_fill(c, a[0]);
+    assert_true(fc_kv_cache_filled(c, b[0]));
+    fc_kv_cache_give(c, a, 2); /* leaves with page 1 half done */
+    assert_false(fc_kv_cache_filled(c, b[1]));
+    fc_kv_cache_give(c, b, 2);
     assert_true(fc_kv_cache_take(c, ids, 2, 2, a));
-    assert_int_equal(fc_kv_cache_claim(c, a[0], 2), FC_PAGE_READY);
-    assert_int_equal(fc_kv_cache_claim(c, a[1], 2), FC_PAGE_MINE);
-    fc_kv_cache_give(c, a, 2, 2);
+    assert_true(fc_kv_cache_filled(c, a[0]));
+    assert_false(fc_kv_cache_filled(c, a[1]));
+    fc_kv_cache_give(c, a, 2);
     fc_kv_cache_free(c);
 }
 
@@ -99,24 +95,24 @@ static void evicts_the_least_recently_used_and_refuses_what_does_not_fit(void **
     const int32_t old[8] = {1, 1, 1, 1, 2, 2, 2, 2}, young[8] = {3, 3, 3, 3, 4, 4, 4, 4};
     int32_t a[4], b[4];
     assert_true(fc_kv_cache_take(c, old, 2, 2, a));
-    fill(c, a, 2, 0);
+    fill(c, a, 2);
     assert_true(fc_kv_cache_take(c, young, 2, 2, b));
-    fill(c, b, 2, 1);
+    fill(c, b, 2);
     assert_false(fc_kv_cache_take(c, old, 2, 3, a)); /* two hits, but no third page */
-    fc_kv_cache_give(c, a, 2, 0);
-    fc_kv_cache_give(c, b, 2, 1);
+    fc_kv_cache_give(c, a, 2);
+    fc_kv_cache_give(c, b, 2);
     assert_false(fc_kv_cache_take(c, old, 0, 5, a));
     assert_int_equal(fc_kv_cache_available(c), 4);
     assert_true(fc_kv_cache_take(c, old, 0, 1, a)); /* evicts block 1 of `old`, a leaf */
     assert_true(fc_kv_cache_take(c, young, 2, 2, b));
-    assert_int_equal(fc_kv_cache_claim(c, b[0], 1), FC_PAGE_READY);
-    assert_int_equal(fc_kv_cache_claim(c, b[1], 1), FC_PAGE_READY);
-    fc_kv_cache_give(c, b, 2, 1);
-    fc_kv_cache_give(c, a, 1, 0);
+    assert_true(fc_kv_cache_filled(c, b[0]));
+    assert_true(fc_kv_cache_filled(c, b[1]));
+    fc_kv_cache_give(c, b, 2);
+    fc_kv_cache_give(c, a, 1);
     assert_true(fc_kv_cache_take(c, old, 2, 2, a));
-    assert_int_equal(fc_kv_cache_claim(c, a[0], 0), FC_PAGE_READY);
-    assert_int_equal(fc_kv_cache_claim(c, a[1], 0), FC_PAGE_MINE);
-    fc_kv_cache_give(c, a, 2, 0);
+    assert_true(fc_kv_cache_filled(c, a[0]));
+    assert_false(fc_kv_cache_filled(c, a[1]));
+    fc_kv_cache_give(c, a, 2);
     fc_kv_cache_free(c);
 }
 
@@ -157,7 +153,7 @@ static void random_run(void **state)
         int who = (int)(r[0] % HOLDERS);
         struct holder *h = &holders[who];
         if (h->n) {
-            fc_kv_cache_give(c, h->table, h->n, who);
+            fc_kv_cache_give(c, h->table, h->n);
             *h = (struct holder){0};
             check_account(c, holders);
             continue;
@@ -176,14 +172,12 @@ static void random_run(void **state)
         size_t stop = r[0] / 8 % 4 ? n_shared : n_shared / 2; /* some leave their work undone */
         for (size_t i = 0; i < stop; i++) {
             int32_t page = h->table[i];
-            enum fc_claim claim = fc_kv_cache_claim(c, page, who);
-            if (claim == FC_PAGE_READY) {
+            if (fc_kv_cache_filled(c, page)) {
                 assert_memory_equal(content[page], h->ids, (i + 1) * PAGE * sizeof *h->ids);
                 hits++;
             } else {
-                assert_int_equal(claim, FC_PAGE_MINE);
                 memcpy(content[page], h->ids, (i + 1) * PAGE * sizeof *h->ids);
-                fc_kv_cache_filled(c, page);
+                fc_kv_cache_fill(c, page);
             }
         }
         for (size_t i = n_shared; i < n; i++) /* own pages are overwritten */
@@ -192,7 +186,7 @@ static void random_run(void **state)
     assert_true(hits > 1000);
     assert_true(refusals > 100);
     for (int h = 0; h < HOLDERS; h++)
-        fc_kv_cache_give(c, holders[h].table, holders[h].n, h);
+        fc_kv_cache_give(c, holders[h].table, holders[h].n);
     fc_kv_cache_free(c);
 }
 
@@ -226,7 +220,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_whole_blocks_that_are_equal_from_the_start),
         cmocka_unit_test(keeps_prefixes_that_nobody_holds),
-        cmocka_unit_test(one_fills_while_others_wait),
+        cmocka_unit_test(what_was_not_filled_is_not_found_filled),
         cmocka_unit_test(evicts_the_least_recently_used_and_refuses_what_does_not_fit),
         cmocka_unit_test(random_run),
         cmocka_unit_test(refuses_impossible_sizes),
