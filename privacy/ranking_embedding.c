@@ -253,6 +253,24 @@ static enum fc_code make_room(struct embedding_ranking *r, size_t depth, struct 
     return r->order ? FC_OK : FC_ERR_MEMORY;
 }
 
+/* A unit that is an entry of V is nearest to itself, also where others have the same embedding
+ * ("12" and "21", for a tokenizer of single digits) or rounding says otherwise. */
+static void put_itself_first(struct embedding_ranking *r, size_t key)
+{
+    int32_t *order = r->order + key * r->depth;
+    int32_t self = fc_vocabulary_find(r->vocabulary, r->keys[key].text, r->keys[key].len);
+    if (self < 0)
+        return;
+    int32_t before = self; /* shift the others down, up to its old place or out of the last one */
+    for (size_t i = 0; i < r->depth; i++) {
+        int32_t here = order[i];
+        order[i] = before;
+        if (here == self)
+            break;
+        before = here;
+    }
+}
+
 static enum fc_code embedding_prepare(struct fc_ranking *base, const struct fc_document *documents,
                                       size_t n, size_t depth, struct fc_error *err)
 {
@@ -292,6 +310,8 @@ static enum fc_code embedding_prepare(struct fc_ranking *base, const struct fc_d
         k->select_smallest(s, r->selected, r->scores, m, v, depth);
         k->download(s, r->order + at * depth, r->selected, m * depth * sizeof *r->order);
         code = k->sync(s, err);
+        for (size_t i = at; code == FC_OK && i < at + m; i++)
+            put_itself_first(r, i);
     }
     free(vectors);
     return code;
