@@ -212,30 +212,31 @@ static bool holds_nul(const char *text, size_t len)
     return false;
 }
 
-static cJSON *read_tree(const char *path, struct fc_error *err)
+static enum fc_code read_tree(const char *path, cJSON **root, struct fc_error *err)
 {
     char *text = NULL;
     size_t len;
-    cJSON *root = NULL;
-    if (fc_file_read(path, FC_TOK_MAX_FILE, &text, &len, err) != FC_OK)
-        return NULL;
-    if (holds_nul(text, len))
-        fc_fail(err, FC_ERR_UNSUPPORTED, "%s: a text with a NUL is not supported", path);
-    else
-        root = fc_json_parse(text, len, path, err);
+    enum fc_code code = fc_file_read(path, FC_TOK_MAX_FILE, &text, &len, err);
+    if (code == FC_OK && holds_nul(text, len))
+        code = fc_fail(err, FC_ERR_UNSUPPORTED, "%s: a text with a NUL is not supported", path);
+    if (code == FC_OK) {
+        *root = fc_json_parse(text, len, path, err);
+        code = *root ? FC_OK : FC_ERR_INPUT;
+    }
     free(text);
-    return root;
+    return code;
 }
 
 enum fc_code fc_tokenizer_open_json(struct fc_tokenizer **tok, const char *path,
                                     struct fc_error *err)
 {
+    cJSON *root = NULL;
     *tok = NULL;
-    cJSON *root = read_tree(path, err);
-    if (!root)
-        return err ? err->code : FC_ERR_INPUT;
-    enum fc_code code = FC_ERR_MEMORY;
+    enum fc_code code = read_tree(path, &root, err);
+    if (code != FC_OK)
+        return code;
     struct fc_tokenizer *t = fc_tok_begin(path, err);
+    code = FC_ERR_MEMORY;
     if (t)
         t->source = fc_strndup(path, strlen(path), err);
     if (t && t->source)

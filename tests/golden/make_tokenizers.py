@@ -277,6 +277,21 @@ def goldens(t, name):
     write_json(f"tokenizer_{name}_ids.json", {"size": size, "blocks": blocks, "examples": examples})
 
 
+def nfc_golden():
+    """Hash of the NFC of four strings about every code point, in blocks of 4096 code points."""
+    import unicodedata
+    blocks = []
+    for first in range(0, 0x110000, 4096):
+        h = 0xCBF29CE484222325
+        for c in range(max(first, 1), first + 4096):
+            if 0xD800 <= c < 0xE000:
+                continue
+            for text in (chr(c), "A" + chr(c), chr(c) + "\u0301", "a\u0323" + chr(c) + "\u0307"):
+                h = fnv(unicodedata.normalize("NFC", text).encode() + b"\xff", h)
+        blocks.append(f"{h:016x}")
+    write_json("tokenizer_nfc.json", {"version": unicodedata.unidata_version, "blocks": blocks})
+
+
 def write_json(name, tree):
     with open(os.path.join(HERE, name), "w", encoding="utf-8") as f:
         json.dump(tree, f, ensure_ascii=False, separators=(",", ":"))
@@ -435,6 +450,7 @@ def main():
     if sys.argv[1] == "--saved":
         return check_saved(sys.argv[2], sys.argv[3])
 
+    nfc_golden()
     smol, smol_template = smollm2(sys.argv[1])
     goldens(smol, "smollm2")
 
