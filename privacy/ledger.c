@@ -3,11 +3,10 @@
 
 #include <math.h>
 #include <sodium.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-/* ---- state --------------------------------------------------------------------------------------
+/* ---- what was read or charged, in memory ------------------------------------------------------
  */
 
 static size_t slot_of(const struct fc_ledger *l, const struct fc_tag *tag)
@@ -22,7 +21,7 @@ static size_t slot_of(const struct fc_ledger *l, const struct fc_tag *tag)
 }
 
 /* Room for n more entries. Nothing seen from outside changes. */
-static enum fc_code reserve(struct fc_ledger *l, size_t n, struct fc_error *err)
+enum fc_code fc_ledger_reserve(struct fc_ledger *l, size_t n, struct fc_error *err)
 {
     void *entries = l->entries;
     enum fc_code code = fc_grow(&entries, &l->entries_capacity, l->n_entries + n,
@@ -48,7 +47,7 @@ static enum fc_code reserve(struct fc_ledger *l, size_t n, struct fc_error *err)
 }
 
 /* Adds an entry in reserved room and takes over its text. The first of equal tags is found. */
-static void add_entry(struct fc_ledger *l, const struct fc_ledger_entry *entry)
+void fc_ledger_add_entry(struct fc_ledger *l, const struct fc_ledger_entry *entry)
 {
     size_t at = slot_of(l, &entry->tag);
     l->entries[l->n_entries++] = *entry;
@@ -56,8 +55,8 @@ static void add_entry(struct fc_ledger *l, const struct fc_ledger_entry *entry)
         l->slots[at] = l->n_entries;
 }
 
-static struct ledger_mechanism *find_mechanism(const struct fc_ledger *l,
-                                               const unsigned char hash[32])
+struct ledger_mechanism *fc_ledger_find_mechanism(const struct fc_ledger *l,
+                                                  const unsigned char hash[32])
 {
     for (size_t i = 0; i < l->n_mechanisms; i++)
         if (memcmp(l->mechanisms[i].hash, hash, 32) == 0)
@@ -65,8 +64,8 @@ static struct ledger_mechanism *find_mechanism(const struct fc_ledger *l,
     return NULL;
 }
 
-static enum fc_code add_mechanism(struct fc_ledger *l, const unsigned char hash[32],
-                                  const struct fc_profile *profile, struct fc_error *err)
+enum fc_code fc_ledger_add_mechanism(struct fc_ledger *l, const unsigned char hash[32],
+                                     const struct fc_profile *profile, struct fc_error *err)
 {
     void *mechanisms = l->mechanisms;
     enum fc_code code = fc_grow(&mechanisms, &l->mechanisms_capacity, l->n_mechanisms + 1,
@@ -78,223 +77,6 @@ static enum fc_code add_mechanism(struct fc_ledger *l, const unsigned char hash[
     *m = (struct ledger_mechanism){.profile = *profile};
     memcpy(m->hash, hash, sizeof m->hash);
     return FC_OK;
-}
-
-/* ---- records: JSON to state -------------------------------------------------------------------
- */
-
-static enum fc_code read_hex(const cJSON *json, const char *name, unsigned char bytes[32],
-                             const char *where, struct fc_error *err)
-{
-    const char *hex = NULL;
-    enum fc_code code = fc_json_string(json, name, true, &hex, where, err);
-    size_t len = 0;
-    if (code == FC_OK && (strlen(hex) != 64 ||
-                          sodium_hex2bin(bytes, 32, hex, 64, NULL, &len, NULL) != 0 || len != 32))
-        code = fc_fail(err, FC_ERR_INPUT, "%s: field \"%s\": expected 64 hexadecimal digits", where,
-                       name);
-    return code;
-}
-
-static enum fc_code read_budget(struct fc_ledger *l, const cJSON *json, const char *where,
-                                struct fc_error *err)
-{
-    struct fc_budget b = {0};
-    enum fc_code code = fc_json_double(json, "epsilon", true, &b.epsilon, where, err);
-    if (code == FC_OK)
-        code = fc_json_double(json, "delta", true, &b.delta, where, err);
-    l->budget = b;
-    return code;
-}
-
-/* Weights exceed 2^53, so they are strings in the file. */
-static enum fc_code read_mechanism(struct fc_ledger *l, const cJSON *json, const char *where,
-                                   struct fc_error *err)
-{
-    unsigned char hash[32];
-    enum fc_code code = read_hex(json, "mechanism", hash, where, err);
-    const cJSON *levels = cJSON_GetObjectItemCaseSensitive(json, "levels");
-    struct fc_level read[FC_MAX_LEVELS] = {{0, 0}};
-    size_t n = 0;
-    const cJSON *level;
-    cJSON_ArrayForEach(level, levels)
-    {
-        char end;
-        unsigned long long count, weight;
-        if (n >= FC_MAX_LEVELS || !cJSON_IsString(level) ||
-            sscanf(level->valuestring, "%llu x %llu%c", &count, &weight, &end) != 2)
-            return fc_fail(err, FC_ERR_INPUT, "%s: field \"levels\": expected strings \"N x W\"",
-                           where);
-        read[n++] = (struct fc_level){count, weight};
-    }
-    struct fc_profile profile;
-    if (code == FC_OK)
-        code = fc_profile_make(&profile, read, n, err);
-    if (code == FC_OK && find_mechanism(l, hash))
-        code = fc_fail(err, FC_ERR_INPUT, "%s: this mechanism is there twice", where);
-    return code == FC_OK ? add_mechanism(l, hash, &profile, err) : code;
-}
-
-static enum fc_code read_item(struct fc_ledger *l, struct ledger_mechanism *m, const cJSON *item,
-                              const char *where, struct fc_error *err)
-{
-    struct fc_ledger_entry entry = {0};
-    size_t draws = 0;
-    const char *text = NULL;
-    enum fc_code code = read_hex(item, "tag", entry.tag.bytes, where, err);
-    if (code == FC_OK)
-        code = fc_json_size(item, "draws", true, &draws, where, err);
-    if (code == FC_OK)
-        code = fc_json_string(item, "text", true, &text, where, err);
-    if (code == FC_OK)
-        code = reserve(l, 1, err);
-    if (code != FC_OK)
-        return code;
-    entry.draws = draws;
-    entry.len = strlen(text);
-    entry.text = fc_strndup(text, entry.len, err);
-    if (!entry.text)
-        return FC_ERR_MEMORY;
-    add_entry(l, &entry);
-    m->draws += draws;
-    return FC_OK;
-}
-
-static enum fc_code read_charge(struct fc_ledger *l, const cJSON *json, const char *where,
-                                struct fc_error *err)
-{
-    unsigned char hash[32];
-    enum fc_code code = read_hex(json, "mechanism", hash, where, err);
-    struct ledger_mechanism *m = code == FC_OK ? find_mechanism(l, hash) : NULL;
-    const cJSON *items = cJSON_GetObjectItemCaseSensitive(json, "items"), *item;
-    if (code == FC_OK && (!m || !cJSON_IsArray(items)))
-        code = fc_fail(err, FC_ERR_INPUT, "%s: expected a known mechanism and an array \"items\"",
-                       where);
-    if (code == FC_OK)
-        cJSON_ArrayForEach(item, items)
-        {
-            code = read_item(l, m, item, where, err);
-            if (code != FC_OK)
-                break;
-        }
-    return code;
-}
-
-static enum fc_code read_header(struct fc_ledger *l, const cJSON *json, const char *where,
-                                struct fc_error *err)
-{
-    size_t version = 0;
-    unsigned char id[32], own[32];
-    enum fc_code code = fc_json_size(json, "version", true, &version, where, err);
-    if (code == FC_OK && version != FC_LEDGER_VERSION)
-        code = fc_fail(err, FC_ERR_UNSUPPORTED, "%s: expected ledger version %d, found %zu", where,
-                       FC_LEDGER_VERSION, version);
-    if (code == FC_OK)
-        code = read_hex(json, "key", id, where, err);
-    crypto_generichash(own, sizeof own, l->key, sizeof l->key, NULL, 0);
-    if (code == FC_OK && memcmp(id, own, sizeof own) != 0)
-        code =
-            fc_fail(err, FC_ERR_INPUT, "%s: %s.key is the key of another ledger", where, l->path);
-    return code;
-}
-
-static enum fc_code read_record(struct fc_ledger *l, const cJSON *json, const char *where,
-                                struct fc_error *err)
-{
-    static const struct {
-        const char *kind;
-        enum fc_code (*read)(struct fc_ledger *, const cJSON *, const char *, struct fc_error *);
-    } kinds[] = {{"ledger", read_header},
-                 {"budget", read_budget},
-                 {"mechanism", read_mechanism},
-                 {"charge", read_charge}};
-    const char *kind = NULL;
-    enum fc_code code = fc_json_string(json, "kind", true, &kind, where, err);
-    if (code != FC_OK)
-        return code;
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (strcmp(kind, kinds[i].kind) == 0)
-            return kinds[i].read(l, json, where, err);
-    return fc_fail(err, FC_ERR_UNSUPPORTED, "%s: unknown kind of record: a later version wrote it",
-                   where);
-}
-
-/* ---- records: state to JSON -------------------------------------------------------------------
- */
-
-static bool add_hex(cJSON *json, const char *name, const unsigned char bytes[32])
-{
-    char hex[65];
-    sodium_bin2hex(hex, sizeof hex, bytes, 32);
-    return cJSON_AddStringToObject(json, name, hex) != NULL;
-}
-
-/* Writes and frees a record; `built` says whether all of it fitted in memory. */
-static enum fc_code append(struct fc_ledger *l, cJSON *json, bool built, struct fc_error *err)
-{
-    enum fc_code code = built ? fc_ledger_file_append(l, json, err)
-                              : fc_fail(err, FC_ERR_MEMORY, "ledger: out of memory");
-    cJSON_Delete(json);
-    return code;
-}
-
-static enum fc_code append_header(struct fc_ledger *l, struct fc_error *err)
-{
-    unsigned char id[32];
-    crypto_generichash(id, sizeof id, l->key, sizeof l->key, NULL, 0);
-    cJSON *json = cJSON_CreateObject();
-    bool built = json && cJSON_AddStringToObject(json, "kind", "ledger") &&
-                 cJSON_AddNumberToObject(json, "version", FC_LEDGER_VERSION) &&
-                 add_hex(json, "key", id);
-    return append(l, json, built, err);
-}
-
-static enum fc_code append_budget(struct fc_ledger *l, struct fc_budget b, struct fc_error *err)
-{
-    cJSON *json = cJSON_CreateObject();
-    bool built = json && cJSON_AddStringToObject(json, "kind", "budget") &&
-                 cJSON_AddNumberToObject(json, "epsilon", b.epsilon) &&
-                 cJSON_AddNumberToObject(json, "delta", b.delta);
-    return append(l, json, built, err);
-}
-
-static enum fc_code append_mechanism(struct fc_ledger *l, const unsigned char hash[32],
-                                     const struct fc_profile *p, struct fc_error *err)
-{
-    cJSON *json = cJSON_CreateObject();
-    bool built = json && cJSON_AddStringToObject(json, "kind", "mechanism") &&
-                 add_hex(json, "mechanism", hash);
-    cJSON *levels = built ? cJSON_AddArrayToObject(json, "levels") : NULL;
-    built = built && levels;
-    for (size_t i = 0; built && i < p->n_levels; i++) {
-        char text[64];
-        snprintf(text, sizeof text, "%llu x %llu", (unsigned long long)p->levels[i].n,
-                 (unsigned long long)p->levels[i].weight);
-        built = cJSON_AddItemToArray(levels, cJSON_CreateString(text));
-    }
-    return append(l, json, built, err);
-}
-
-static enum fc_code append_charge(struct fc_ledger *l, const unsigned char hash[32],
-                                  const struct fc_ledger_entry *entries, size_t n,
-                                  struct fc_error *err)
-{
-    cJSON *json = cJSON_CreateObject();
-    bool built =
-        json && cJSON_AddStringToObject(json, "kind", "charge") && add_hex(json, "mechanism", hash);
-    cJSON *items = built ? cJSON_AddArrayToObject(json, "items") : NULL;
-    built = built && items;
-    for (size_t i = 0; built && i < n; i++) {
-        cJSON *item = cJSON_CreateObject();
-        built = item && add_hex(item, "tag", entries[i].tag.bytes) &&
-                cJSON_AddNumberToObject(item, "draws", (double)entries[i].draws) &&
-                cJSON_AddStringToObject(item, "text", entries[i].text);
-        if (built)
-            built = cJSON_AddItemToArray(items, item);
-        else
-            cJSON_Delete(item);
-    }
-    return append(l, json, built, err);
 }
 
 /* ---- interface ----------------------------------------------------------------------------------
@@ -316,17 +98,17 @@ enum fc_code fc_ledger_open(struct fc_ledger **out, const char *path, struct fc_
     l->fd = -1;
     bool fresh = false;
     l->path = fc_strndup(path, strlen(path), err);
-    enum fc_code code = l->path ? reserve(l, 1, err) : FC_ERR_MEMORY;
+    enum fc_code code = l->path ? fc_ledger_reserve(l, 1, err) : FC_ERR_MEMORY;
     if (code == FC_OK)
         code = fc_ledger_file_open(l, &fresh, err);
     if (code == FC_OK)
-        code = fc_ledger_file_read(l, read_record, err);
+        code = fc_ledger_file_read(l, fc_ledger_read_record, err);
     if (code == FC_OK && fresh)
-        code = append_header(l, err);
+        code = fc_ledger_append_header(l, err);
     if (code == FC_OK &&
         (fresh || l->budget.epsilon < budget.epsilon || l->budget.epsilon > budget.epsilon ||
          l->budget.delta < budget.delta || l->budget.delta > budget.delta))
-        code = append_budget(l, budget, err);
+        code = fc_ledger_append_budget(l, budget, err);
     l->budget = budget;
     if (code == FC_OK)
         *out = l;
@@ -422,27 +204,27 @@ enum fc_code fc_ledger_charge(struct fc_ledger *l, const struct fc_profile *prof
     struct fc_ledger_entry *copies = fc_alloc(n, sizeof *copies, "ledger", err);
     enum fc_code code = copies ? fc_ledger_afford(l, profile, draws, err) : FC_ERR_MEMORY;
     if (code == FC_OK)
-        code = reserve(l, n, err);
+        code = fc_ledger_reserve(l, n, err);
     for (; code == FC_OK && copied < n; copied++) {
         copies[copied] = entries[copied];
         copies[copied].text = fc_strndup(entries[copied].text, entries[copied].len, err);
         if (!copies[copied].text)
             code = FC_ERR_MEMORY;
     }
-    if (code == FC_OK && n && !find_mechanism(l, mechanism)) {
-        code = add_mechanism(l, mechanism, profile, err);
+    if (code == FC_OK && n && !fc_ledger_find_mechanism(l, mechanism)) {
+        code = fc_ledger_add_mechanism(l, mechanism, profile, err);
         if (code == FC_OK) {
-            code = append_mechanism(l, mechanism, profile, err);
+            code = fc_ledger_append_mechanism(l, mechanism, profile, err);
             if (code != FC_OK)
                 l->n_mechanisms--;
         }
     }
     if (code == FC_OK && n)
-        code = append_charge(l, mechanism, copies, n, err);
+        code = fc_ledger_append_charge(l, mechanism, copies, n, err);
     if (code == FC_OK && n) { /* on disk: now it counts, and cannot fail any more */
         for (size_t i = 0; i < n; i++)
-            add_entry(l, &copies[i]);
-        find_mechanism(l, mechanism)->draws += draws;
+            fc_ledger_add_entry(l, &copies[i]);
+        fc_ledger_find_mechanism(l, mechanism)->draws += draws;
         copied = 0;
     }
     for (size_t i = 0; i < copied; i++)

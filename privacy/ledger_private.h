@@ -1,4 +1,5 @@
-/* Shared by ledger.c (meaning) and ledger_file.c (bytes on disk). */
+/* Shared by ledger.c (state and interface), ledger_records.c (records as JSON) and ledger_file.c
+ * (lines on disk). */
 #ifndef FC_PRIVACY_LEDGER_PRIVATE_H
 #define FC_PRIVACY_LEDGER_PRIVATE_H
 
@@ -33,6 +34,33 @@ struct fc_ledger {
     size_t *slots; /* hash table of entry index + 1, by tag; a power of two, at most half full */
     size_t n_slots;
 };
+
+/* ---- ledger.c ---- */
+
+/* Room for n more entries; nothing seen from outside changes. */
+enum fc_code fc_ledger_reserve(struct fc_ledger *l, size_t n, struct fc_error *err);
+/* Adds an entry in reserved room and takes over its text. The first of equal tags is found. */
+void fc_ledger_add_entry(struct fc_ledger *l, const struct fc_ledger_entry *entry);
+struct ledger_mechanism *fc_ledger_find_mechanism(const struct fc_ledger *l,
+                                                  const unsigned char hash[32]);
+enum fc_code fc_ledger_add_mechanism(struct fc_ledger *l, const unsigned char hash[32],
+                                     const struct fc_profile *profile, struct fc_error *err);
+
+/* ---- ledger_records.c ---- */
+
+/* Takes one record of the file into the state. */
+enum fc_code fc_ledger_read_record(struct fc_ledger *l, const cJSON *json, const char *where,
+                                   struct fc_error *err);
+/* Each appends one record to the file; the state is the caller's business. */
+enum fc_code fc_ledger_append_header(struct fc_ledger *l, struct fc_error *err);
+enum fc_code fc_ledger_append_budget(struct fc_ledger *l, struct fc_budget b, struct fc_error *err);
+enum fc_code fc_ledger_append_mechanism(struct fc_ledger *l, const unsigned char hash[32],
+                                        const struct fc_profile *p, struct fc_error *err);
+enum fc_code fc_ledger_append_charge(struct fc_ledger *l, const unsigned char hash[32],
+                                     const struct fc_ledger_entry *entries, size_t n,
+                                     struct fc_error *err);
+
+/* ---- ledger_file.c ---- */
 
 /* Opens (creating) and locks the file and reads or makes the key. *fresh: nothing was ever
  * recorded. */
