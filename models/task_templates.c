@@ -106,9 +106,9 @@ static const struct text {
     {"decode", offsetof(struct fc_task_templates, decode), FIELDS(decode_fields), 3, choice_decode,
      free_decode},
     {"predict", offsetof(struct fc_task_templates, predict), FIELDS(example_fields), 0,
-     "Question: {{question}}\nAnswer:", "Question: {{question}}\nAnswer:"},
+     "Q: {{question}}\nA:", "Q: {{question}}\nA:"},
     {"explain", offsetof(struct fc_task_templates, explain), FIELDS(example_fields), 0,
-     "Question: {{question}}\nExplanation:", "Question: {{question}}\nExplanation:"},
+     "Q: {{question}}\nExplanation:", "Q: {{question}}\nExplanation:"},
 };
 
 enum { N_TEXTS = sizeof texts / sizeof texts[0] };

@@ -99,7 +99,7 @@ static void built_in_texts(void **state)
         assert_non_null(strstr(instruct, "<p>"));
         assert_null(strstr(instruct, "<q>"));
         assert_true(strstr(decode, "<q>") && strstr(decode, "<p>") && strstr(decode, "<r>"));
-        assert_string_equal(predict, "Question: <q>\nAnswer:");
+        assert_string_equal(predict, "Q: <q>\nA:");
         /* Two tasks, two prompts: the model must know which one is asked. */
         assert_string_not_equal(predict, explain);
         free(perturb);
@@ -129,7 +129,7 @@ static void a_file_replaces_some_texts(void **state)
     const char *const example[] = {"<q>", "<c>"};
     char *predict = text_of(t.predict, example), *explain = text_of(t.explain, example);
     assert_string_equal(predict, "<q> (<c>)");
-    assert_string_equal(explain, "Question: <q>\nExplanation:");
+    assert_string_equal(explain, "Q: <q>\nExplanation:");
     free(predict);
     free(explain);
     fc_task_templates_free(&t);
