@@ -169,10 +169,9 @@ static void linear(struct fc_transformer *t, void *y, enum fc_dtype y_type, cons
                         .trans_b = true,
                         .type = m->dtype,
                         .y_type = y_type};
+    if (bias < FC_P_KINDS)
+        g.bias = fc_model_weight(m, bias, layer);
     m->dev->k->gemm(m->dev->stream, &g);
-    const void *b = bias < FC_P_KINDS ? fc_model_weight(m, bias, layer) : NULL;
-    if (b)
-        m->dev->k->bias_forward(m->dev->stream, y, b, T, n, m->dtype);
 }
 
 /* dx[T,k] = dy W; dW += dy^T x; dbias += column sums of dy. */

@@ -31,10 +31,11 @@
 struct fc_stream; /* private to the back end */
 struct fc_packed; /* a weight matrix in the layout that the back end's GEMM likes best */
 
-/* y[m,n] = op(a) op(b) (+ y): GEMM with fp32 accumulation. */
+/* y[m,n] = op(a) op(b) (+ bias, or + y): GEMM with fp32 accumulation, rounded once. */
 struct fc_gemm {
     const void *a, *b; /* a: [m,k], or [k,m] if trans_a; b: [k,n], or [n,k] if trans_b */
     void *y;           /* [m,n] */
+    const void *bias;  /* [n] of `type`, added to every row; NULL: none; not with accumulate */
     size_t m, n, k;
     size_t lda, ldb, ldy; /* elements between rows as stored */
     bool trans_a, trans_b;

@@ -18,7 +18,7 @@ fi
 build_and_test() { # PRESET [CTEST ARGUMENT ...]
     local preset=$1
     shift
-    cmake --preset "$preset" -DFEDCOT_WERROR=ON
+    cmake --preset "$preset" -DFEDCOT_WERROR=ON -DBUILD_TESTING=ON
     cmake --build --preset "$preset" --parallel "$jobs"
     ctest --preset "$preset" "$@"
 }

@@ -38,7 +38,7 @@ static bool valid(struct fc_stream *s, const struct fc_gemm *g)
 {
     bool types = (g->type == FC_F32 || g->type == FC_BF16) &&
                  (g->y_type == FC_F32 || g->y_type == g->type) &&
-                 (!g->accumulate || g->y_type == FC_F32);
+                 (!g->accumulate || (g->y_type == FC_F32 && !g->bias));
     bool rows = g->lda >= (g->trans_a ? g->m : g->k) && g->ldb >= (g->trans_b ? g->k : g->n) &&
                 g->ldy >= g->n;
     if (types && rows)
@@ -74,6 +74,8 @@ static void compute(struct fc_stream *s, const struct fc_gemm *g)
         part.b = fc_cpu_at(g->b, first * (g->trans_b ? 1 : g->ldb), g->type);
         part.k = (i + 1) * g->k / parts - first;
         part.accumulate = g->accumulate || i > 0;
+        if (part.accumulate)
+            part.bias = NULL;
         if (!fc_cpu_product(s, &part, NULL) && fc_cpu_ok(s))
             fc_cpu_gemm_blocks(s, &part);
     }
@@ -87,6 +89,8 @@ void fc_cpu_gemm(struct fc_stream *s, const struct fc_gemm *g)
         for (size_t i = 0; i < g->m && !g->accumulate; i++)
             memset((char *)g->y + i * g->ldy * fc_dtype_size(g->y_type), 0,
                    g->n * fc_dtype_size(g->y_type));
+        if (g->bias)
+            fc_fail(&s->error, FC_ERR_INTERNAL, "gemm: a bias on an empty sum");
         return;
     }
     compute(s, g);

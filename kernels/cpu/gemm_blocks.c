@@ -83,7 +83,7 @@ static void tile(float *restrict sum, const float *restrict a, const float *rest
     memcpy(sum, acc, sizeof acc);
 }
 
-/* Row i of a block of sums to y. */
+/* Row i of a block of sums to y, with its part of the bias. */
 static void put_row(const struct fc_gemm *g, const float *sums, size_t panels, size_t i, size_t row,
                     size_t column, size_t n)
 {
@@ -93,8 +93,15 @@ static void put_row(const struct fc_gemm *g, const float *sums, size_t panels, s
         if (g->accumulate)
             for (size_t j = 0; j < m; j++)
                 ((float *)g->y)[at + j] += from[j];
-        else
+        else if (!g->bias)
             fc_cpu_store(g->y, at, from, m, g->y_type);
+        else {
+            float with_bias[NR];
+            fc_cpu_load(with_bias, g->bias, column + c, m, g->type);
+            for (size_t j = 0; j < m; j++)
+                with_bias[j] += from[j];
+            fc_cpu_store(g->y, at, with_bias, m, g->y_type);
+        }
     }
 }
 

@@ -17,12 +17,12 @@
 enum { CAPACITY = 512 };
 
 struct product {
-    struct fc_gemm shape; /* pointers NULL */
+    struct fc_gemm shape; /* a, b and y NULL; bias only says whether there is one */
     bool packed;
     struct fc_layout weights;   /* of b; owned if packed */
     uint64_t used;              /* tick of the last use */
     dnnl_primitive_t primitive; /* NULL: oneDNN has none that sums in a fixed order */
-    dnnl_memory_t a, b, y, scratch;
+    dnnl_memory_t a, b, bias, y, scratch;
 };
 
 struct fc_cpu_products {
@@ -74,7 +74,7 @@ static void product_free(struct product *q)
         return;
     if (q->primitive)
         dnnl_primitive_destroy(q->primitive);
-    dnnl_memory_t memories[] = {q->a, q->b, q->y, q->scratch};
+    dnnl_memory_t memories[] = {q->a, q->b, q->bias, q->y, q->scratch};
     for (size_t i = 0; i < sizeof memories / sizeof *memories; i++)
         if (memories[i])
             dnnl_memory_destroy(memories[i]);
@@ -161,16 +161,18 @@ static dnnl_primitive_attr_t attributes(bool accumulate, struct fc_error *err)
 static dnnl_primitive_desc_t describe(struct fc_cpu_products *p, const struct fc_gemm *g,
                                       const struct fc_layout *weights, struct fc_error *err)
 {
-    struct fc_layout a = {0}, y = {0};
+    struct fc_layout a = {0}, bias = {0}, y = {0};
     dnnl_primitive_desc_t pd = NULL;
     dnnl_primitive_attr_t attr = attributes(g->accumulate, err);
     if (attr && matrix(&a, g->m, g->k, g->lda, g->trans_a, g->type, err) &&
+        matrix(&bias, 1, g->n, g->n, false, g->type, err) &&
         matrix(&y, g->m, g->n, g->ldy, false, g->y_type, err))
         check(err,
               fc_matmul_desc(&pd, p->engine, fc_layout_of(&a), fc_layout_of(weights),
-                             fc_layout_of(&y), attr),
+                             g->bias ? fc_layout_of(&bias) : NULL, fc_layout_of(&y), attr),
               "matmul description");
     fc_layout_free(&a);
+    fc_layout_free(&bias);
     fc_layout_free(&y);
     if (attr)
         dnnl_primitive_attr_destroy(attr);
@@ -189,7 +191,8 @@ static uint64_t hash(const struct fc_gemm *g, bool packed)
                                g->ldy,
                                (uint64_t)g->trans_a | (uint64_t)g->trans_b << 1 |
                                    (uint64_t)g->accumulate << 2 | (uint64_t)packed << 3 |
-                                   (uint64_t)g->type << 4 | (uint64_t)g->y_type << 8};
+                                   (uint64_t)g->type << 4 | (uint64_t)g->y_type << 8 |
+                                   (uint64_t)(g->bias != NULL) << 12};
     uint64_t h = 1469598103934665603u;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         h = (h ^ fields[i]) * 0x9E3779B97F4A7C15u;
@@ -204,7 +207,7 @@ static bool same(const struct product *q, const struct fc_gemm *g, const struct 
     bool shape = x->m == g->m && x->n == g->n && x->k == g->k && x->lda == g->lda &&
                  x->ldb == g->ldb && x->ldy == g->ldy && x->trans_a == g->trans_a &&
                  x->trans_b == g->trans_b && x->accumulate == g->accumulate && x->type == g->type &&
-                 x->y_type == g->y_type && q->packed == (packed != NULL);
+                 x->y_type == g->y_type && !x->bias == !g->bias && q->packed == (packed != NULL);
     return shape &&
            (!packed || dnnl_memory_desc_equal(fc_layout_of(&q->weights), fc_layout_of(packed)));
 }
@@ -216,15 +219,19 @@ static bool bind(struct fc_cpu_products *p, struct product *q, dnnl_primitive_de
     const struct {
         dnnl_memory_t *memory;
         dnnl_query_t query;
-    } wanted[] = {{&q->a, dnnl_query_src_md},
-                  {&q->b, dnnl_query_weights_md},
-                  {&q->y, dnnl_query_dst_md},
-                  {&q->scratch, dnnl_query_scratchpad_md}};
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        int index;
+    } wanted[] = {{&q->a, dnnl_query_src_md, 0},
+                  {&q->b, dnnl_query_weights_md, 0},
+                  {&q->y, dnnl_query_dst_md, 0},
+                  {&q->scratch, dnnl_query_scratchpad_md, 0},
+                  {&q->bias, dnnl_query_weights_md, 1}}; /* the last one if there is a bias */
+    size_t n = sizeof wanted / sizeof *wanted - (q->shape.bias ? 0 : 1);
+    for (size_t i = 0; i < n; i++)
         if (!check(err,
-                   dnnl_memory_create(wanted[i].memory,
-                                      dnnl_primitive_desc_query_md(pd, wanted[i].query, 0),
-                                      p->engine, DNNL_MEMORY_NONE),
+                   dnnl_memory_create(
+                       wanted[i].memory,
+                       dnnl_primitive_desc_query_md(pd, wanted[i].query, wanted[i].index),
+                       p->engine, DNNL_MEMORY_NONE),
                    "memory object"))
             return false;
     size_t scratch =
@@ -318,19 +325,22 @@ static void leave(int before)
 static void execute(struct fc_cpu_products *p, struct product *q, const struct fc_gemm *g,
                     struct fc_error *err)
 {
-    /* oneDNN takes every handle as writable; a and b are only read. */
-    void *a, *b;
+    /* oneDNN takes every handle as writable; all but y are only read. */
+    void *a, *b, *bias;
     memcpy(&a, &g->a, sizeof a);
     memcpy(&b, &g->b, sizeof b);
+    memcpy(&bias, &g->bias, sizeof bias);
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, q->a},
                                     {DNNL_ARG_WEIGHTS, q->b},
                                     {DNNL_ARG_DST, q->y},
-                                    {DNNL_ARG_SCRATCHPAD, q->scratch}};
+                                    {DNNL_ARG_SCRATCHPAD, q->scratch},
+                                    {DNNL_ARG_BIAS, q->bias}};
     if (check(err, dnnl_memory_set_data_handle(q->a, a), "handle of a") &&
         check(err, dnnl_memory_set_data_handle(q->b, b), "handle of b") &&
         check(err, dnnl_memory_set_data_handle(q->y, g->y), "handle of y") &&
+        (!bias || check(err, dnnl_memory_set_data_handle(q->bias, bias), "handle of bias")) &&
         check(err, dnnl_memory_set_data_handle(q->scratch, p->scratchpad), "scratchpad"))
-        check(err, dnnl_primitive_execute(q->primitive, p->stream, 4, args), "matmul");
+        check(err, dnnl_primitive_execute(q->primitive, p->stream, bias ? 5 : 4, args), "matmul");
 }
 
 static bool product(struct fc_stream *s, const struct fc_gemm *g, const struct fc_layout *packed,

@@ -45,10 +45,10 @@ static inline void fc_layout_free(struct fc_layout *l)
     l->md = NULL;
 }
 static inline dnnl_status_t fc_matmul_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
-                                           fc_layout_ref a, fc_layout_ref b, fc_layout_ref y,
-                                           const_dnnl_primitive_attr_t attr)
+                                           fc_layout_ref a, fc_layout_ref b, fc_layout_ref bias,
+                                           fc_layout_ref y, const_dnnl_primitive_attr_t attr)
 {
-    return dnnl_matmul_primitive_desc_create(pd, engine, a, b, NULL, y, attr);
+    return dnnl_matmul_primitive_desc_create(pd, engine, a, b, bias, y, attr);
 }
 static inline dnnl_status_t fc_append_sum(dnnl_post_ops_t ops)
 {
@@ -81,11 +81,11 @@ static inline void fc_layout_free(struct fc_layout *l)
     (void)l;
 }
 static inline dnnl_status_t fc_matmul_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
-                                           fc_layout_ref a, fc_layout_ref b, fc_layout_ref y,
-                                           const_dnnl_primitive_attr_t attr)
+                                           fc_layout_ref a, fc_layout_ref b, fc_layout_ref bias,
+                                           fc_layout_ref y, const_dnnl_primitive_attr_t attr)
 {
     dnnl_matmul_desc_t op;
-    dnnl_status_t st = dnnl_matmul_desc_init(&op, a, b, NULL, y);
+    dnnl_status_t st = dnnl_matmul_desc_init(&op, a, b, bias, y);
     return st != dnnl_success ? st : dnnl_primitive_desc_create(pd, &op, attr, engine, NULL);
 }
 static inline dnnl_status_t fc_append_sum(dnnl_post_ops_t ops)

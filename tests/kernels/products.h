@@ -32,8 +32,9 @@ static inline void kt_product(double *want, const struct fc_gemm *g, const doubl
         }
 }
 
-/* One product against fp64, rows `pad` elements further apart than they are long. Run twice: a
- * plain product must overwrite, an accumulated one add twice. */
+/* One product against fp64, rows `pad` elements further apart than they are long; every second
+ * plain one with a bias. Run twice: a plain product must overwrite, an accumulated one add twice.
+ */
 static inline void kt_check_gemm(struct kt *t, struct fc_gemm g, size_t pad)
 {
     g.lda = (g.trans_a ? g.m : g.k) + pad;
@@ -45,19 +46,26 @@ static inline void kt_check_gemm(struct kt *t, struct fc_gemm g, size_t pad)
         kt_matrix(t, g.trans_b ? g.n : g.k, g.trans_b ? g.k : g.n, g.ldb, (int)g.type);
     struct kt_array y = g.accumulate ? kt_matrix(t, g.m, g.n, g.ldy, (int)g.y_type)
                                      : kt_array(t, g.m * g.ldy, (int)g.y_type);
+    bool biased = !g.accumulate && (g.m + g.n + pad / 4) % 2;
+    struct kt_array bias = kt_random(t, g.n, (int)g.type, 1);
     double *want = kt_malloc(y.n * sizeof *want);
     for (size_t i = 0; i < y.n; i++)
-        want[i] = i % g.ldy >= g.n ? (double)NAN : g.accumulate ? y.ref[i] : 0.0;
+        want[i] = i % g.ldy >= g.n ? (double)NAN
+                  : g.accumulate   ? y.ref[i]
+                  : biased         ? bias.ref[i % g.ldy]
+                                   : 0.0;
     kt_product(want, &g, a.ref, b.ref, g.accumulate ? 2.0 : 1.0);
+    if (biased)
+        g.bias = bias.p;
     g.a = a.p;
     g.b = b.p;
     g.y = y.p;
     t->k->gemm(t->s, &g);
     t->k->gemm(t->s, &g);
     char what[160];
-    snprintf(what, sizeof what, "gemm m %zu n %zu k %zu%s%s%s %s to %s pad %zu", g.m, g.n, g.k,
+    snprintf(what, sizeof what, "gemm m %zu n %zu k %zu%s%s%s%s %s to %s pad %zu", g.m, g.n, g.k,
              g.trans_a ? " a^T" : "", g.trans_b ? " b^T" : "", g.accumulate ? " +=" : "",
-             fc_dtype_name(g.type), fc_dtype_name(g.y_type), pad);
+             biased ? " + bias" : "", fc_dtype_name(g.type), fc_dtype_name(g.y_type), pad);
     kt_check(t, &y, want, sqrt((double)g.k), what);
     free(want);
 }
