@@ -13,6 +13,10 @@ enum fc_code fc_fail(struct fc_error *err, enum fc_code code, const char *format
     va_start(args, format);
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
+    /* Names from hostile files are among the arguments: no escape code reaches a terminal. */
+    for (char *p = err->text; *p; p++)
+        if ((unsigned char)*p < 32 || *p == 127)
+            *p = '?';
     return code;
 }
 
@@ -24,10 +28,16 @@ enum fc_code fc_error_prefix(struct fc_error *err, const char *format, ...)
     memcpy(old, err->text, sizeof old);
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(err->text, sizeof err->text, format, args);
+    vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
-    if (used >= 0 && (size_t)used < sizeof err->text)
-        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", old);
+    /* The end of the text gives way: what follows the colon is cut to fit. */
+    size_t used = strlen(err->text), room = sizeof err->text - used;
+    if (room > 3) {
+        memcpy(err->text + used, ": ", 2);
+        size_t len = strlen(old) < room - 3 ? strlen(old) : room - 3;
+        memcpy(err->text + used + 2, old, len);
+        err->text[used + 2 + len] = '\0';
+    }
     return err->code;
 }
 

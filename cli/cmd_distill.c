@@ -108,7 +108,7 @@ static enum fc_code train(struct fc_distill *d, struct fc_arm *arm, struct ratio
     enum fc_code code = source->items && source->made ? FC_OK : FC_ERR_MEMORY;
     if (code == FC_OK) {
         reset_model(d);
-        fc_training_watch_begin(&watch, &d->metrics, arm->name);
+        fc_training_watch_begin(&watch, &d->metrics, arm->name, &how, d->train.n);
         watch.on_step = record_step;
         watch.context = arm;
         code = fc_training_run(&d->model, &how, d->train.n, get_item, source,

@@ -189,7 +189,7 @@ static enum fc_code train(const struct fc_options *options, const struct train_f
     how.tag = tag;
     how.checkpoint = state;
     how.resume = f->resume;
-    fc_training_watch_begin(&watch, &metrics, "train");
+    fc_training_watch_begin(&watch, &metrics, "train", &how, set->n);
     code = fc_training_run(&s->model, &how, set->n, get_item, set, fc_training_watch_step, &watch,
                            &steps, err);
     fc_training_watch_end(&watch);

@@ -162,10 +162,11 @@ struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f)
 }
 
 void fc_training_watch_begin(struct fc_training_watch *w, struct fc_metrics *metrics,
-                             const char *run)
+                             const char *run, const struct fc_training_options *how, size_t n)
 {
     *w = (struct fc_training_watch){.metrics = metrics, .run = run};
-    fc_progress_begin(&w->progress, stderr, run, "%", 100);
+    fc_progress_begin(&w->progress, stderr, run, how->steps ? "steps" : "examples",
+                      how->steps ? how->steps : n * how->epochs);
 }
 
 static enum fc_code log_step(const struct fc_training_watch *w, const struct fc_step_metrics *m,
@@ -196,7 +197,7 @@ enum fc_code fc_training_watch_step(void *watch, const struct fc_step_metrics *m
     w->tokens += m->tokens;
     w->seconds += m->seconds;
     w->flops += m->flops;
-    fc_progress_update(&w->progress, (size_t)lround(100 * progress),
+    fc_progress_update(&w->progress, (size_t)lround(progress * (double)w->progress.total),
                        "step %zu  loss %.3f (label %.3f, rationale %.3f)  %.0f tokens/s", m->step,
                        m->loss, m->task_loss[FC_TASK_PREDICT], m->task_loss[FC_TASK_EXPLAIN],
                        (double)m->tokens / m->seconds);

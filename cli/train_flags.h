@@ -33,8 +33,9 @@ struct fc_training_watch {
                             struct fc_error *err);
     void *context;
 };
+/* n: examples of the training set. */
 void fc_training_watch_begin(struct fc_training_watch *w, struct fc_metrics *metrics,
-                             const char *run);
+                             const char *run, const struct fc_training_options *how, size_t n);
 enum fc_code fc_training_watch_step(void *watch, const struct fc_step_metrics *metrics,
                                     double progress, struct fc_error *err);
 void fc_training_watch_end(struct fc_training_watch *w);
