@@ -40,6 +40,17 @@ static void fill_number(const struct fc_exchange *x, unsigned char number[4])
         number[i] = (unsigned char)(v >> (24 - 8 * i));
 }
 
+/* An answer to any sending of the present request is as good as one to the last: and a server that
+ * answers several at once gets only the first through (nanomsg drops what a pipe cannot take). */
+static bool answers_this(const struct fc_exchange *x, const unsigned char number[4])
+{
+    uint32_t v = 0;
+    for (int i = 0; i < 4; i++)
+        v = v << 8 | number[i];
+    uint32_t sendings_ago = ((uint32_t)x->sequence - v) & UINT32_C(0x7fffffff);
+    return v >> 31 && sendings_ago <= x->sequence - x->first;
+}
+
 static bool is_passing(int why)
 {
     return why == EAGAIN || why == EINTR || why == ETIMEDOUT;
@@ -67,12 +78,10 @@ static enum fc_code transmit(struct fc_exchange *x, const struct fc_text *frame,
     return FC_OK; /* as if it were lost: the caller goes on to send it again */
 }
 
-/* Waits for the answer to the last request until `until`; *n < 0 if none came. Answers to earlier
- * ones, overtaken by a resend, are dropped. */
+/* Waits for the answer to the present request until `until`; *n < 0 if none came. Late answers to
+ * earlier requests are dropped. */
 static enum fc_code await(struct fc_exchange *x, double until, int *n, struct fc_error *err)
 {
-    unsigned char number[4];
-    fill_number(x, number);
     do {
         struct header header = {.size = 0};
         struct nn_iovec part = {&x->received, NN_MSG};
@@ -80,7 +89,7 @@ static enum fc_code await(struct fc_exchange *x, double until, int *n, struct fc
         if (fc_exchange_cancelled(x))
             return cancelled(err);
         *n = nn_recvmsg(x->socket, &message, 0); /* at most LOOK */
-        if (*n >= 0 && header.size == 4 && memcmp(header.number, number, 4) == 0)
+        if (*n >= 0 && header.size == 4 && answers_this(x, header.number))
             return FC_OK;
         if (*n >= 0) {
             nn_freemsg(x->received);
@@ -185,7 +194,8 @@ static enum fc_code attempt(struct fc_exchange *x, int kind, double until, struc
         fc_error_prefix(err, "%s", x->address.text);
         return code;
     }
-    if (frame->kind == kind + FC_MSG_ANSWER && frame->sequence == x->sequence) {
+    if (frame->kind == kind + FC_MSG_ANSWER && frame->sequence >= x->first &&
+        frame->sequence <= x->sequence) {
         x->contact = fc_now();
         x->requests++;
         *outcome = ANSWERED;
@@ -204,6 +214,7 @@ static enum fc_code converse(struct fc_exchange *x, int kind, double wait, struc
                              struct fc_error *err)
 {
     double give_up = fc_now() + x->timeout, pause = x->resend;
+    x->first = x->sequence + 1;
     for (;;) {
         enum outcome outcome;
         double until = fmin(fc_now() + jitter(pause) + wait, give_up);

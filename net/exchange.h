@@ -12,7 +12,8 @@ struct fc_exchange {
     int socket; /* -1: closed */
     struct fc_address address;
     unsigned char job[FC_JOB_ID_SIZE];
-    uint64_t client, sequence;
+    uint64_t client;
+    uint64_t first, sequence; /* of the present request: its first sending and its last */
     double timeout, resend;
     bool (*cancelled)(void *context);
     void *cancel_context;
