@@ -95,8 +95,9 @@ enum fc_code fc_generator_submit(struct fc_generator *g, const struct fc_request
                                  struct fc_error *err);
 /* One step of the batch: reports what was cancelled, admits, reads a chunk of the prompts, decodes
  * one token of every running request, and reports what finished. *busy says whether anything is
- * left to do. An error is the device's: the pass is lost and every running request with it (they
- * are reported as FC_FINISH_FAILED), the waiting ones stay queued. */
+ * left to do. An error is the pass's (the device failed, or a row of logits is all NaN): every
+ * running request is lost and reported as FC_FINISH_FAILED; the waiting ones stay queued, and step
+ * may be called again. */
 enum fc_code fc_generator_step(struct fc_generator *g, fc_result_fn *done, void *context,
                                bool *busy, struct fc_error *err);
 /* Drops a request (waiting or running); it is reported with FC_FINISH_CANCELLED by the next step.
