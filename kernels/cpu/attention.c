@@ -123,26 +123,25 @@ static bool cursor_seek(struct cursor *at, const struct call *c, items_fn *items
 
 /* ---- loading and storing blocks ------------------------------------------------------------- */
 
-/* x[rows][hsp] = heads kv group g, positions first .. first + count of an array of row length
- * `width` whose heads start at column 0, times scale. */
+/* x[rows][hsp] = the query heads of kv group g, `count` positions from `first`, of an array of rows
+ * of `width` that starts with the query heads; times scale. */
 static void load_rows(const struct call *c, float *restrict x, const void *src, size_t width,
                       size_t first, size_t count, size_t g, float scale)
 {
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < c->group; j++)
-            fc_tile_load_head(x + (i * c->group + j) * c->hsp, src,
-                              (first + i) * width + (g * c->group + j) * c->hs, c->hs, scale,
-                              c->dt);
+            fc_tile_load(x + (i * c->group + j) * c->hsp,
+                         fc_cpu_at(src, (first + i) * width + (g * c->group + j) * c->hs, c->dt),
+                         c->hs, scale, c->dt);
 }
 
-/* x[pad(count)][hsp] = head `head` of qkv (counted over q, k and v heads), zero behind count. */
-static void load_keys(const struct call *c, float *restrict x, size_t head, size_t first,
-                      size_t count)
+/* Head `head` of qkv (counted over q, k and v heads) of n tokens from `first`. */
+static struct fc_tile_heads heads_of(const struct call *c, size_t head, size_t first, size_t n)
 {
-    for (size_t i = 0; i < count; i++)
-        fc_tile_load_head(x + i * c->hsp, c->qkv, (first + i) * c->width + head * c->hs, c->hs,
-                          1.0f, c->dt);
-    memset(x + count * c->hsp, 0, (fc_tile_pad(count) - count) * c->hsp * sizeof *x);
+    struct fc_tile_heads h = {.n = n, .offset = head * c->hs, .hs = c->hs, .dt = c->dt};
+    for (size_t i = 0; i < n; i++)
+        h.token[i] = fc_cpu_at(c->qkv, (first + i) * c->width, c->dt);
+    return h;
 }
 
 /* Keys of a block of nk keys from k0 that position `pos` sees (both within the sequence). */
@@ -156,7 +155,7 @@ static size_t keys_seen(size_t pos, size_t k0, size_t nk)
 struct forward_scratch {
     _Alignas(CACHE_LINE) float q[BLOCK_FLOATS];
     _Alignas(CACHE_LINE) float o[BLOCK_FLOATS];
-    _Alignas(CACHE_LINE) float v[KEYS_FLOATS];  /* [keys][hsp]; first the keys before their turn */
+    _Alignas(CACHE_LINE) float v[KEYS_FLOATS];  /* [keys][hsp] */
     _Alignas(CACHE_LINE) float kt[KEYS_FLOATS]; /* [hsp][FC_TILE_KEYS] */
     _Alignas(CACHE_LINE) float s[FC_TILE_ROWS * FC_TILE_KEYS];
     float max[BLOCK_ROWS], sum[BLOCK_ROWS];
@@ -218,9 +217,10 @@ static void forward_block(const struct call *c, struct forward_scratch *x, size_
     }
     for (size_t k0 = 0; k0 < p1; k0 += FC_TILE_KEYS) {
         size_t nk = fc_cpu_min(FC_TILE_KEYS, p1 - k0);
-        load_keys(c, x->v, c->h->nh + g, start + k0, nk);
-        fc_tile_transpose(x->kt, x->v, nk, c->hsp);
-        load_keys(c, x->v, c->h->nh + c->h->nkv + g, start + k0, nk);
+        struct fc_tile_heads keys = heads_of(c, c->h->nh + g, start + k0, nk);
+        struct fc_tile_heads values = heads_of(c, c->h->nh + c->h->nkv + g, start + k0, nk);
+        fc_tile_transpose(x->kt, &keys);
+        fc_tile_copy(x->v, &values);
         for (size_t r = 0; r < rows; r += FC_TILE_ROWS)
             forward_tile(c, x, r, fc_cpu_min(FC_TILE_ROWS, rows - r), p0, k0, nk);
     }
@@ -274,7 +274,7 @@ void fc_cpu_attention_forward(struct fc_stream *s, void *out, float *lse, const 
 struct backward_scratch {
     _Alignas(CACHE_LINE) float q[BLOCK_FLOATS], dout[BLOCK_FLOATS], dq[BLOCK_FLOATS];
     _Alignas(CACHE_LINE) float lse[BLOCK_ROWS], delta[BLOCK_ROWS];
-    _Alignas(CACHE_LINE) float k[KEYS_FLOATS]; /* [keys][hsp]; first the values before their turn */
+    _Alignas(CACHE_LINE) float k[KEYS_FLOATS];                   /* [keys][hsp] */
     _Alignas(CACHE_LINE) float kt[KEYS_FLOATS], vt[KEYS_FLOATS]; /* [hsp][FC_TILE_KEYS] */
     /* Probabilities and d loss / d scores of a block of rows: [rows][FC_TILE_KEYS]. */
     _Alignas(CACHE_LINE) float p[BLOCK_ROWS * FC_TILE_KEYS], ds[BLOCK_ROWS * FC_TILE_KEYS];
@@ -399,10 +399,12 @@ static void backward_block(const struct call *c, struct backward_scratch *x,
     memset(x->dq, 0, rows * c->hsp * sizeof *x->dq);
     for (size_t k0 = part->k0; k0 < part->k1 && k0 < p1; k0 += FC_TILE_KEYS) {
         size_t nk = fc_cpu_min(FC_TILE_KEYS, fc_cpu_min(part->k1, p1) - k0);
-        load_keys(c, x->k, c->h->nh + c->h->nkv + part->g, part->start + k0, nk);
-        fc_tile_transpose(x->vt, x->k, nk, c->hsp);
-        load_keys(c, x->k, c->h->nh + part->g, part->start + k0, nk);
-        fc_tile_transpose(x->kt, x->k, nk, c->hsp);
+        struct fc_tile_heads keys = heads_of(c, c->h->nh + part->g, part->start + k0, nk);
+        struct fc_tile_heads values =
+            heads_of(c, c->h->nh + c->h->nkv + part->g, part->start + k0, nk);
+        fc_tile_copy(x->k, &keys);
+        fc_tile_transpose(x->kt, &keys);
+        fc_tile_transpose(x->vt, &values);
         for (size_t r = 0; r < rows; r += FC_TILE_ROWS)
             backward_rows(c, x, r, fc_cpu_min(FC_TILE_ROWS, rows - r), p0, k0, nk, part->want_dq);
         if (part->want_dkv)

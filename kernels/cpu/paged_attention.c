@@ -17,10 +17,10 @@
 #include "kernels/cpu/tile.h"
 
 enum {
-    ROWS = 128,         /* most (row, query head) pairs of one item */
-    ROW_FLOATS = 8192,  /* and their floats */
-    SPLIT = 256,        /* tokens of one running softmax: a multiple of FC_TILE_KEYS */
-    PART_FLOATS = 65536 /* room for the parts of rows that are split between threads */
+    PAIRS = 512,         /* most (row, query head) pairs of one item */
+    PAIR_FLOATS = 32768, /* and their floats */
+    SPLIT = 256,         /* tokens of one running softmax: a multiple of FC_TILE_KEYS */
+    SPLIT_FLOATS = 65536 /* room for the states of rows whose splits are items of their own */
 };
 
 void fc_cpu_cache_write(struct fc_stream *s, const struct fc_pages *pages, const void *qkv,
@@ -50,19 +50,35 @@ struct call {
     void *out;
 };
 
-/* A softmax in progress over (row, head) pairs: the largest score, the sum of exp(score - max), and
- * the values weighted alike: o[pair][hsp]. */
+/* What one item computes: rows first .. end of kv heads g0 .. g1. Its (query head, row) pairs are
+ * numbered kv head by kv head, row by row, the heads of the group last. */
+struct part {
+    size_t first, end, g0, g1;
+};
+
+static size_t pair_of(const struct call *c, const struct part *p, size_t g, size_t row)
+{
+    return ((g - p->g0) * (p->end - p->first) + row - p->first) * c->group;
+}
+
+static size_t pairs_of(const struct call *c, const struct part *p)
+{
+    return (p->g1 - p->g0) * (p->end - p->first) * c->group;
+}
+
+/* A softmax in progress over pairs: the largest score, the sum of exp(score - max), and the values
+ * weighted alike: o[pair][hsp]. */
 struct state {
     float *max, *sum, *o;
 };
 
 struct scratch {
-    _Alignas(64) float q[ROW_FLOATS];
-    _Alignas(64) float part_o[ROW_FLOATS], whole_o[ROW_FLOATS];
+    _Alignas(64) float q[PAIR_FLOATS];
+    _Alignas(64) float split_o[PAIR_FLOATS], whole_o[PAIR_FLOATS];
     _Alignas(64) float v[FC_TILE_KEYS * FC_TILE_MAX_HS];  /* [keys][hsp] */
     _Alignas(64) float kt[FC_TILE_KEYS * FC_TILE_MAX_HS]; /* [hsp][FC_TILE_KEYS] */
     _Alignas(64) float s[FC_TILE_ROWS * FC_TILE_KEYS];
-    float part_max[ROWS], part_sum[ROWS], whole_max[ROWS], whole_sum[ROWS];
+    float split_max[PAIRS], split_sum[PAIRS], whole_max[PAIRS], whole_sum[PAIRS];
 };
 
 static void state_clear(const struct state *x, size_t pairs, size_t hsp)
@@ -130,34 +146,41 @@ static size_t shared_run(const struct call *c, size_t row, size_t end, size_t k0
     return row;
 }
 
-/* x[pad(n)][hsp] = head g of `cache` for n tokens from k0 of a row, zero behind n. */
-static void load_keys(const struct call *c, float *restrict x, const void *cache, size_t row,
-                      size_t g, size_t k0, size_t n)
+/* Where the keys and values of n tokens from k0 of a row lie. */
+static void find_heads(const struct call *c, struct fc_tile_heads *keys,
+                       struct fc_tile_heads *values, size_t row, size_t k0, size_t n)
 {
     const int32_t *table = c->tables + row * c->table_width;
     size_t page_size = c->pages->page_size, page = k0 / page_size, slot = k0 % page_size;
+    *keys = *values = (struct fc_tile_heads){.n = n, .hs = c->hs, .dt = c->dt};
     for (size_t i = 0; i < n; i++) {
-        size_t at = (size_t)table[page] * page_size + slot;
-        fc_tile_load_head(x + i * c->hsp, cache, (at * c->h->nkv + g) * c->hs, c->hs, 1.0f, c->dt);
+        size_t at = ((size_t)table[page] * page_size + slot) * c->h->nkv * c->hs;
+        keys->token[i] = fc_cpu_at(c->pages->keys, at, c->dt);
+        values->token[i] = fc_cpu_at(c->pages->values, at, c->dt);
         if (++slot == page_size) {
             slot = 0;
             page++;
         }
     }
-    memset(x + n * c->hsp, 0, (fc_tile_pad(n) - n) * c->hsp * sizeof *x);
 }
 
-/* Rows first .. end, which share the block of keys from k0 with `longest`, take it in. `base` is
- * the item's first row. */
-static void attend_block(const struct call *c, struct scratch *x, const struct state *part,
-                         size_t base, size_t first, size_t end, size_t longest, size_t g, size_t k0)
+/* Asks for kv heads g0 .. g1 of tokens i .. end: pages lie anywhere, so the hardware cannot foresee
+ * which comes next. */
+static void prefetch(const struct fc_tile_heads *h, const struct part *p, size_t i, size_t end)
 {
-    size_t n = keys_seen(c, longest, k0), padded = fc_tile_pad(n);
-    load_keys(c, x->v, c->pages->keys, longest, g, k0, n);
-    fc_tile_transpose(x->kt, x->v, n, c->hsp);
-    load_keys(c, x->v, c->pages->values, longest, g, k0, n);
-    size_t stop = (end - base) * c->group;
-    for (size_t i = (first - base) * c->group; i < stop; i += FC_TILE_ROWS) {
+    size_t size = fc_dtype_size(h->dt), from = p->g0 * h->hs * size, to = p->g1 * h->hs * size;
+    for (; i < end; i++)
+        for (size_t at = from; at < to; at += 64)
+            __builtin_prefetch((const char *)h->token[i] + at, 0, 2);
+}
+
+/* Pairs i .. stop, the first of them of row `row`, take in a block of n keys from k0, which lies in
+ * x->kt and x->v. */
+static void attend_pairs(const struct call *c, struct scratch *x, const struct state *split,
+                         size_t i, size_t stop, size_t row, size_t k0, size_t n)
+{
+    size_t padded = fc_tile_pad(n), first = i;
+    for (; i < stop; i += FC_TILE_ROWS) {
         size_t m = fc_cpu_min(FC_TILE_ROWS, stop - i);
         fc_tile_multiply(&(struct fc_tile){.c = x->s,
                                            .ldc = FC_TILE_KEYS,
@@ -170,10 +193,10 @@ static void attend_block(const struct call *c, struct scratch *x, const struct s
                                            .n = padded,
                                            .k = c->hsp});
         for (size_t r = 0; r < m; r++)
-            fc_tile_softmax(x->s + r * FC_TILE_KEYS, keys_seen(c, base + (i + r) / c->group, k0),
-                            padded, &part->max[i + r], &part->sum[i + r],
-                            part->o + (i + r) * c->hsp, c->hsp);
-        fc_tile_multiply(&(struct fc_tile){.c = part->o + i * c->hsp,
+            fc_tile_softmax(
+                x->s + r * FC_TILE_KEYS, keys_seen(c, row + (i + r - first) / c->group, k0), padded,
+                &split->max[i + r], &split->sum[i + r], split->o + (i + r) * c->hsp, c->hsp);
+        fc_tile_multiply(&(struct fc_tile){.c = split->o + i * c->hsp,
                                            .ldc = c->hsp,
                                            .a = x->s,
                                            .a_row = FC_TILE_KEYS,
@@ -187,91 +210,127 @@ static void attend_block(const struct call *c, struct scratch *x, const struct s
     }
 }
 
-static void load_queries(const struct call *c, struct scratch *x, size_t first, size_t end,
-                         size_t g)
+/* Rows row .. stop of an item, which share the block of keys from k0 with `longest`, take it in.
+ * All kv heads of the item follow each other, since they lie side by side in memory. */
+static void attend_block(const struct call *c, struct scratch *x, const struct part *p,
+                         const struct state *split, size_t row, size_t stop, size_t longest,
+                         size_t k0)
 {
-    size_t width = (c->h->nh + 2 * c->h->nkv) * c->hs;
-    for (size_t i = 0; i < (end - first) * c->group; i++)
-        fc_tile_load_head(x->q + i * c->hsp, c->qkv,
-                          (first + i / c->group) * width + (g * c->group + i % c->group) * c->hs,
-                          c->hs, c->h->scale, c->dt);
+    struct fc_tile_heads keys, values, next_keys, next_values;
+    size_t n = keys_seen(c, longest, k0), heads = p->g1 - p->g0;
+    /* What comes next: the rows behind, or the first row's next block. */
+    size_t next_row = stop < p->end ? stop : p->first;
+    size_t next_k0 = stop < p->end ? k0 : k0 + FC_TILE_KEYS;
+    size_t next = keys_seen(c, next_row, next_k0);
+    find_heads(c, &keys, &values, longest, k0, n);
+    find_heads(c, &next_keys, &next_values, next_row, next_k0, next);
+    for (size_t g = p->g0; g < p->g1; g++) {
+        size_t from = next * (g - p->g0) / heads, to = next * (g + 1 - p->g0) / heads;
+        keys.offset = values.offset = g * c->hs;
+        fc_tile_transpose(x->kt, &keys);
+        prefetch(&next_keys, p, from, to);
+        fc_tile_copy(x->v, &values);
+        prefetch(&next_values, p, from, to);
+        attend_pairs(c, x, split, pair_of(c, p, g, row), pair_of(c, p, g, stop), row, k0, n);
+    }
 }
 
-/* Tokens k0 .. k0 + SPLIT of rows first .. end, into an empty state. x->q is loaded. */
-static void attend_split(const struct call *c, struct scratch *x, const struct state *part,
-                         size_t first, size_t end, size_t g, size_t k0)
+static void load_queries(const struct call *c, struct scratch *x, const struct part *p)
 {
-    state_clear(part, (end - first) * c->group, c->hsp);
+    size_t width = (c->h->nh + 2 * c->h->nkv) * c->hs;
+    for (size_t g = p->g0; g < p->g1; g++)
+        for (size_t row = p->first; row < p->end; row++)
+            for (size_t i = 0; i < c->group; i++)
+                fc_tile_load(x->q + (pair_of(c, p, g, row) + i) * c->hsp,
+                             fc_cpu_at(c->qkv, row * width + (g * c->group + i) * c->hs, c->dt),
+                             c->hs, c->h->scale, c->dt);
+}
+
+/* Tokens k0 .. k0 + SPLIT of an item's rows, into an empty state. x->q is loaded. */
+static void attend_split(const struct call *c, struct scratch *x, const struct part *p,
+                         const struct state *split, size_t k0)
+{
+    state_clear(split, pairs_of(c, p), c->hsp);
     for (size_t k = k0; k < k0 + SPLIT; k += FC_TILE_KEYS)
-        for (size_t row = first; row < end;) {
+        for (size_t row = p->first; row < p->end;) {
             size_t longest, stop = row + 1;
             if (keys_seen(c, row, k) > 0) {
-                stop = shared_run(c, row, end, k, &longest);
-                attend_block(c, x, part, first, row, stop, longest, g, k);
+                stop = shared_run(c, row, p->end, k, &longest);
+                attend_block(c, x, p, split, row, stop, longest, k);
             }
             row = stop;
         }
 }
 
-static void store_rows(const struct call *c, const struct state *whole, size_t first, size_t end,
-                       size_t g)
+static void store_rows(const struct call *c, const struct state *whole, const struct part *p)
 {
-    for (size_t i = 0; i < (end - first) * c->group; i++) {
-        float *o = whole->o + i * c->hsp;
-        float inverse = whole->sum[i] > 0.0f ? 1.0f / whole->sum[i] : 0.0f;
-        /* Adding 0 makes -0 of an underflow, whose sign keys of weight 0 may flip, plain 0. */
-        for (size_t j = 0; j < c->hs; j++)
-            o[j] = o[j] * inverse + 0.0f;
-        fc_cpu_store(c->out,
-                     ((first + i / c->group) * c->h->nh + g * c->group + i % c->group) * c->hs, o,
-                     c->hs, c->dt);
-    }
+    for (size_t g = p->g0; g < p->g1; g++)
+        for (size_t row = p->first; row < p->end; row++)
+            for (size_t i = 0; i < c->group; i++) {
+                size_t pair = pair_of(c, p, g, row) + i;
+                float *o = whole->o + pair * c->hsp;
+                float inverse = whole->sum[pair] > 0.0f ? 1.0f / whole->sum[pair] : 0.0f;
+                /* Adding 0 makes -0 of an underflow, whose sign keys of weight 0 may flip, 0. */
+                for (size_t j = 0; j < c->hs; j++)
+                    o[j] = o[j] * inverse + 0.0f;
+                fc_cpu_store(c->out, (row * c->h->nh + g * c->group + i) * c->hs, o, c->hs, c->dt);
+            }
 }
 
-/* One item where there are enough rows: rows first .. end of kv head g, all their keys. */
-static void attend_rows(const struct call *c, size_t first, size_t end, size_t g)
+/* An item where there are enough rows: all their keys. */
+static void attend_rows(const struct call *c, const struct part *p)
 {
     struct scratch x;
-    struct state part = {x.part_max, x.part_sum, x.part_o};
+    struct state split = {x.split_max, x.split_sum, x.split_o};
     struct state whole = {x.whole_max, x.whole_sum, x.whole_o};
-    size_t longest = 0, pairs = (end - first) * c->group;
-    for (size_t row = first; row < end; row++)
+    size_t longest = 0, pairs = pairs_of(c, p);
+    for (size_t row = p->first; row < p->end; row++)
         longest = length_of(c, row) > longest ? length_of(c, row) : longest;
-    load_queries(c, &x, first, end, g);
+    load_queries(c, &x, p);
     state_clear(&whole, pairs, c->hsp);
     for (size_t k0 = 0; k0 < longest; k0 += SPLIT) {
-        attend_split(c, &x, &part, first, end, g, k0);
-        state_merge(&whole, &part, pairs, c->hsp);
+        attend_split(c, &x, p, &split, k0);
+        state_merge(&whole, &split, pairs, c->hsp);
     }
-    store_rows(c, &whole, first, end, g);
+    store_rows(c, &whole, p);
 }
 
-/* Few long rows: every (row, kv head, split) is an item; then the splits are merged in order. */
-static void attend_splits(const struct call *c, size_t T, size_t splits, int threads)
+/* Item number `item` of those of `rows` rows and `heads` kv heads each. */
+static struct part part_of(const struct call *c, size_t item, size_t T, size_t rows, size_t heads)
 {
-    _Alignas(64) float room[PART_FLOATS];
-    size_t pairs = T * c->h->nkv * splits * c->group, nkv = c->h->nkv;
-    float *max = room + pairs * c->hsp, *sum = max + pairs;
+    size_t slices = (c->h->nkv + heads - 1) / heads;
+    struct part p = {.first = item / slices * rows, .g0 = item % slices * heads};
+    p.end = fc_cpu_min(p.first + rows, T);
+    p.g1 = fc_cpu_min(p.g0 + heads, c->h->nkv);
+    return p;
+}
+
+/* Few long rows: their splits are items of their own, merged in order when all are there. */
+static void attend_splits(const struct call *c, size_t T, size_t splits, size_t heads, int threads)
+{
+    _Alignas(64) float room[SPLIT_FLOATS]; /* [row][split][pair][hsp], then max and sum likewise */
+    size_t nh = c->h->nh, parts = T * ((c->h->nkv + heads - 1) / heads);
+    float *max = room + T * splits * nh * c->hsp, *sum = max + T * splits * nh;
 #pragma omp parallel num_threads(threads)
     {
         struct scratch x;
 #pragma omp for schedule(dynamic)
-        for (size_t item = 0; item < T * nkv * splits; item++) {
-            size_t row = item / (nkv * splits), g = item / splits % nkv, at = item * c->group;
-            struct state part = {max + at, sum + at, room + at * c->hsp};
-            load_queries(c, &x, row, row + 1, g);
-            attend_split(c, &x, &part, row, row + 1, g, item % splits * SPLIT);
+        for (size_t item = 0; item < parts * splits; item++) {
+            struct part p = part_of(c, item / splits, T, 1, heads);
+            size_t at = (p.first * splits + item % splits) * nh + p.g0 * c->group;
+            struct state split = {max + at, sum + at, room + at * c->hsp};
+            load_queries(c, &x, &p);
+            attend_split(c, &x, &p, &split, item % splits * SPLIT);
         }
-        struct state whole = {x.whole_max, x.whole_sum, x.whole_o};
 #pragma omp for schedule(static)
-        for (size_t i = 0; i < T * nkv; i++) {
-            state_clear(&whole, c->group, c->hsp);
-            for (size_t split = 0; split < splits; split++) {
-                size_t at = (i * splits + split) * c->group;
-                struct state part = {max + at, sum + at, room + at * c->hsp};
-                state_merge(&whole, &part, c->group, c->hsp);
+        for (size_t row = 0; row < T; row++) {
+            struct state whole = {x.whole_max, x.whole_sum, x.whole_o};
+            state_clear(&whole, nh, c->hsp);
+            for (size_t at = row * splits * nh; at < (row + 1) * splits * nh; at += nh) {
+                struct state split = {max + at, sum + at, room + at * c->hsp};
+                state_merge(&whole, &split, nh, c->hsp);
             }
-            store_rows(c, &whole, i / nkv, i / nkv + 1, i % nkv);
+            store_rows(c, &whole, &(struct part){row, row + 1, 0, c->h->nkv});
         }
     }
 }
@@ -294,31 +353,35 @@ void fc_cpu_paged_attention(struct fc_stream *s, void *out, const void *qkv,
                      .lengths = lengths,
                      .qkv = qkv,
                      .out = out};
-    size_t most = c.hs ? fc_cpu_min(ROWS, ROW_FLOATS / c.hsp) / c.group : 0;
-    if (most == 0 || c.hs > FC_TILE_MAX_HS) {
+    size_t most = c.hs ? fc_cpu_min(PAIRS, PAIR_FLOATS / c.hsp) : 0; /* pairs of an item */
+    if (most < c.group || c.hs > FC_TILE_MAX_HS) {
         fc_fail(&s->error, FC_ERR_UNSUPPORTED,
                 "paged attention: head size %zu with %zu query heads per kv head is beyond the CPU "
                 "kernel (head size at most %d, heads at most %d, floats of them at most %d)",
-                c.hs, c.group, FC_TILE_MAX_HS, ROWS, ROW_FLOATS);
+                c.hs, c.group, FC_TILE_MAX_HS, PAIRS, PAIR_FLOATS);
         return;
     }
     size_t longest = 0;
     for (size_t t = 0; t < T; t++)
         longest = length_of(&c, t) > longest ? length_of(&c, t) : longest;
     int threads = fc_cpu_threads(s, T * longest * h->nkv * h->hs);
+    size_t items = 4 * (size_t)threads; /* wanted, so that ragged lengths even out */
     size_t splits = (longest + SPLIT - 1) / SPLIT;
-    if (splits > 1 && threads > 1 && T * h->nkv < 4 * (size_t)threads &&
-        T * h->nh * splits * (c.hsp + 2) <= PART_FLOATS) {
-        attend_splits(&c, T, splits, threads);
+    if (threads > 1 && T < items && splits > 1 && h->nh <= most &&
+        T * h->nh * splits * (c.hsp + 2) <= SPLIT_FLOATS) {
+        size_t share = T * h->nkv * splits / items;
+        attend_splits(&c, T, splits, share < 1 ? 1 : fc_cpu_min(share, h->nkv), threads);
         return;
     }
-    /* Eight items for a thread, so that ragged lengths even out; more rows share more keys. */
-    size_t rows = T * h->nkv / (8 * (size_t)threads);
-    rows = rows < 1 ? 1 : fc_cpu_min(rows, most);
-    size_t blocks = (T + rows - 1) / rows;
+    /* Kv heads first, because they lie side by side; then rows, which may share pages. */
+    size_t share = T * h->nkv / items;
+    size_t heads = fc_cpu_min(fc_cpu_min(share < 1 ? 1 : share, h->nkv), most / c.group);
+    size_t rows = fc_cpu_min(share / heads, most / (heads * c.group));
+    rows = rows < 1 ? 1 : rows;
+    items = (T + rows - 1) / rows * ((h->nkv + heads - 1) / heads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (size_t item = 0; item < blocks * h->nkv; item++) {
-        size_t first = item / h->nkv * rows;
-        attend_rows(&c, first, fc_cpu_min(first + rows, T), item % h->nkv);
+    for (size_t item = 0; item < items; item++) {
+        struct part p = part_of(&c, item, T, rows, heads);
+        attend_rows(&c, &p);
     }
 }

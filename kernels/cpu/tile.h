@@ -33,6 +33,7 @@ enum {
 #define FC_TILE_INLINE static inline __attribute__((always_inline))
 
 typedef float fc_lanes __attribute__((vector_size(64)));
+typedef uint32_t fc_words __attribute__((vector_size(64)));
 
 static inline size_t fc_tile_pad(size_t n)
 {
@@ -174,33 +175,63 @@ static inline void fc_tile_multiply(const struct fc_tile *product)
 
 /* ---- packing -------------------------------------------------------------------------------- */
 
-/* dst[0..pad(hs)) = one head of one token times `scale`, zeros behind hs. */
-static inline void fc_tile_load_head(float *restrict dst, const void *restrict src, size_t offset,
-                                     size_t hs, float scale, enum fc_dtype dt)
+/* Channels at .. at + 16 of a head of hs channels, as fp32, zeros behind hs. */
+FC_TILE_INLINE void fc_lanes_load(fc_lanes *x, const void *head, size_t at, size_t hs,
+                                  enum fc_dtype dt)
 {
-    fc_cpu_load(dst, src, offset, hs, dt);
-    if (scale != 1.0f)
-#pragma omp simd
-        for (size_t c = 0; c < hs; c++)
-            dst[c] *= scale;
-    for (size_t c = hs; c < fc_tile_pad(hs); c++)
-        dst[c] = 0.0f;
+    size_t left = hs - at;
+#ifdef __AVX512BW__
+    __mmask16 mask = left < FC_TILE_LANES ? (__mmask16)((1u << left) - 1u) : (__mmask16)0xffff;
+    if (dt == FC_F32) {
+        *x = (fc_lanes)_mm512_maskz_loadu_ps(mask, (const float *)head + at);
+    } else {
+        __m256i half = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)head + at);
+        *x = (fc_lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+    }
+#else
+    float v[FC_TILE_LANES] = {0};
+    fc_cpu_load(v, head, at, left < FC_TILE_LANES ? left : FC_TILE_LANES, dt);
+    memcpy(x, v, sizeof v);
+#endif
 }
 
-/* dst[c * ld + r] = src[r * lds + c], 16 by 16. */
-static inline void fc_tile_transpose16(float *restrict dst, size_t ld, const float *restrict src,
-                                       size_t lds)
+/* Bf16 channels at .. at + 32 of a head, two to a lane (the first in the low half), zeros behind.
+ */
+FC_TILE_INLINE void fc_lanes_load_pairs(fc_lanes *x, const void *head, size_t at, size_t hs)
+{
+    size_t left = hs - at;
+#ifdef __AVX512BW__
+    __mmask32 mask = left < 32 ? (1u << left) - 1u : 0xffffffffu;
+    *x = (fc_lanes)_mm512_maskz_loadu_epi16(mask, (const uint16_t *)head + at);
+#else
+    uint16_t v[2 * FC_TILE_LANES] = {0};
+    memcpy(v, (const uint16_t *)head + at, fc_cpu_min(left, 32) * sizeof *v);
+    memcpy(x, v, sizeof v);
+#endif
+}
+
+/* dst[0..pad(hs)) = one head of one token times `scale`, zeros behind hs. */
+static inline void fc_tile_load(float *restrict dst, const void *head, size_t hs, float scale,
+                                enum fc_dtype dt)
+{
+    for (size_t c = 0; c < hs; c += FC_TILE_LANES) {
+        fc_lanes x;
+        fc_lanes_load(&x, head, c, hs, dt);
+        x *= scale;
+        memcpy(dst + c, &x, sizeof x);
+    }
+}
+
+/* Sixteen rows of sixteen lanes change place with their columns. */
+FC_TILE_INLINE void fc_lanes_transpose(fc_lanes *x)
 {
 #ifdef __AVX512F__
     /* Pairs, quads, then 128-bit blocks change places: 64 shuffles for 256 floats. */
     __m512 r[16], t[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++)
-        r[i] = _mm512_loadu_ps(src + (size_t)i * lds);
 #pragma GCC unroll 8
     for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+        t[i] = _mm512_unpacklo_ps((__m512)x[i], (__m512)x[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps((__m512)x[i], (__m512)x[i + 1]);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4) {
@@ -220,23 +251,77 @@ static inline void fc_tile_transpose16(float *restrict dst, size_t ld, const flo
     }
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
-        _mm512_storeu_ps(dst + (size_t)i * ld, _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88));
-        _mm512_storeu_ps(dst + (size_t)(i + 8) * ld, _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd));
+        x[i] = (fc_lanes)_mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        x[i + 8] = (fc_lanes)_mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
     }
 #else
-    for (size_t c = 0; c < 16; c++)
-        for (size_t r = 0; r < 16; r++)
-            dst[c * ld + r] = src[r * lds + c];
+    for (int i = 0; i < FC_TILE_LANES; i++)
+        for (int j = 0; j < i; j++) {
+            float swap = x[i][j];
+            x[i][j] = x[j][i];
+            x[j][i] = swap;
+        }
 #endif
 }
 
-/* dst[c][FC_TILE_KEYS] = rows[FC_TILE_KEYS][hsp] transposed; rows n .. pad(n) are read as well. */
-static inline void fc_tile_transpose(float *restrict dst, const float *restrict rows, size_t n,
-                                     size_t hsp)
+/* One head of a block of keys or values as it lies in memory: that of token i < n is the hs
+ * elements `offset` behind token[i]. */
+struct fc_tile_heads {
+    const void *token[FC_TILE_KEYS];
+    size_t n, offset, hs;
+    enum fc_dtype dt;
+};
+
+FC_TILE_INLINE const void *fc_tile_head(const struct fc_tile_heads *h, size_t i)
 {
-    for (size_t j = 0; j < n; j += FC_TILE_LANES)
-        for (size_t c = 0; c < hsp; c += FC_TILE_LANES)
-            fc_tile_transpose16(dst + c * FC_TILE_KEYS + j, FC_TILE_KEYS, rows + j * hsp + c, hsp);
+    return fc_cpu_at(h->token[i], h->offset, h->dt);
+}
+
+/* dst[n][pad(hs)] = the heads. */
+static inline void fc_tile_copy(float *restrict dst, const struct fc_tile_heads *h)
+{
+    for (size_t i = 0; i < h->n; i++)
+        fc_tile_load(dst + i * fc_tile_pad(h->hs), fc_tile_head(h, i), h->hs, 1.0f, h->dt);
+}
+
+/* Up to sixteen heads from token i, channels from c: dst's rows from c, columns from i. */
+FC_TILE_INLINE void fc_tile_turn_f32(float *restrict dst, const struct fc_tile_heads *h, size_t i,
+                                     size_t c)
+{
+    fc_lanes x[FC_TILE_LANES] = {{0}};
+    for (size_t r = 0; r < FC_TILE_LANES && i + r < h->n; r++)
+        fc_lanes_load(&x[r], fc_tile_head(h, i + r), c, h->hs, FC_F32);
+    fc_lanes_transpose(x);
+    for (size_t r = 0; r < FC_TILE_LANES; r++)
+        memcpy(dst + (c + r) * FC_TILE_KEYS + i, &x[r], sizeof x[r]);
+}
+
+/* The same for bf16 and 32 channels: two neighbours travel as one word, for half the shuffles, and
+ * part behind the transposition. */
+FC_TILE_INLINE void fc_tile_turn_bf16(float *restrict dst, const struct fc_tile_heads *h, size_t i,
+                                      size_t c)
+{
+    fc_lanes x[FC_TILE_LANES] = {{0}};
+    for (size_t r = 0; r < FC_TILE_LANES && i + r < h->n; r++)
+        fc_lanes_load_pairs(&x[r], fc_tile_head(h, i + r), c, h->hs);
+    fc_lanes_transpose(x);
+    for (size_t r = 0; r < FC_TILE_LANES && c + 2 * r < fc_tile_pad(h->hs); r++) {
+        fc_words even = (fc_words)x[r] << 16, odd = (fc_words)x[r] & 0xffff0000u;
+        memcpy(dst + (c + 2 * r) * FC_TILE_KEYS + i, &even, sizeof even);
+        memcpy(dst + (c + 2 * r + 1) * FC_TILE_KEYS + i, &odd, sizeof odd);
+    }
+}
+
+/* dst[pad(hs)][FC_TILE_KEYS] = the heads transposed, zeros behind n up to pad(n). */
+static inline void fc_tile_transpose(float *restrict dst, const struct fc_tile_heads *h)
+{
+    for (size_t i = 0; i < h->n; i += FC_TILE_LANES)
+        if (h->dt == FC_F32)
+            for (size_t c = 0; c < h->hs; c += FC_TILE_LANES)
+                fc_tile_turn_f32(dst, h, i, c);
+        else
+            for (size_t c = 0; c < h->hs; c += 2 * FC_TILE_LANES)
+                fc_tile_turn_bf16(dst, h, i, c);
 }
 
 /* ---- online softmax ------------------------------------------------------------------------- */
@@ -251,12 +336,12 @@ static inline void fc_tile_softmax(float *restrict s, size_t valid, size_t n, fl
         memset(s, 0, n * sizeof *s);
         return;
     }
-    for (size_t j = valid / FC_TILE_LANES * FC_TILE_LANES; j < n; j++)
-        s[j] = j < valid ? s[j] : -INFINITY;
+    for (size_t j = valid; j < n; j++)
+        s[j] = -INFINITY;
     float peak = fc_lanes_max(s, n);
     peak = peak > *max ? peak : *max;
     fc_lanes part = {0}, x;
-    for (size_t j = 0; j < n; j += FC_TILE_LANES) { /* sixteen at a time: no remainder loop */
+    for (size_t j = 0; j < n; j += FC_TILE_LANES) {
         fc_cpu_exp_row(s + j, FC_TILE_LANES, peak);
         memcpy(&x, s + j, sizeof x);
         part += x;
