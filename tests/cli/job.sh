@@ -9,13 +9,10 @@ make_data "$work/data" 10 4
 free_port 21000
 server=tcp://127.0.0.1:$port
 
-distill() { # OUTPUT [FLAG ...]
-    local output=$1
-    shift
-    "$fedcot" distill --model "$model" --server "$server" --train "$work/data/train.jsonl" \
-        --dev "$work/data/dev.jsonl" --epsilon 8 --output "$output" --rationale-tokens 24 \
-        --no-zero-shot --no-label-only --tokens-per-step 256 "$@"
-}
+# Called as a program, not a function: the process that is killed must be the client itself.
+distill=("$fedcot" distill --model "$model" --server "$server" --train "$work/data/train.jsonl"
+         --dev "$work/data/dev.jsonl" --epsilon 8 --rationale-tokens 24 --no-zero-shot
+         --no-label-only --tokens-per-step 256 --output)
 # A copy of what the first job paid for: the same texts leave again, so results can be compared.
 paid() { # OUTPUT
     mkdir -p "$1"
@@ -33,23 +30,23 @@ same_as_first() { # OUTPUT
 }
 
 # What cannot be: no server, a public address, a budget that does not suffice, missing flags.
-expect 5 distill "$work/none" --timeout 1
+expect 5 "${distill[@]}" "$work/none" --timeout 1
 expect 8 "$fedcot" serve --model "$model" --listen tcp://0.0.0.0:$port
 said 'loopback'
 expect 2 "$fedcot" distill --model "$model" --train x --dev x --output "$work/x"
 said '--server'
 
 start_server "$work/server.log"
-expect 4 distill "$work/poor" --budget 20
+expect 4 "${distill[@]}" "$work/poor" --budget 20
 said 'budget'
 [ ! -s "$work/poor/perturbed.jsonl" ] || fail "texts were perturbed beyond the budget"
 
 # Three clients at once, the first of which is the one that others are compared with.
-distill "$work/first" >"$work/first.out" 2>"$work/first.err" &
+"${distill[@]}" "$work/first" >"$work/first.out" 2>"$work/first.err" &
 a=$!
-distill "$work/second" --seed 1 >"$work/second.out" 2>&1 &
+"${distill[@]}" "$work/second" --seed 1 >"$work/second.out" 2>&1 &
 b=$!
-distill "$work/third" --inference-only >"$work/third.out" 2>&1 &
+"${distill[@]}" "$work/third" --inference-only >"$work/third.out" 2>&1 &
 c=$!
 pids+=("$a" "$b" "$c")
 wait "$a" || { cat "$work/first.err" >&2; fail "the first client"; }
@@ -72,18 +69,18 @@ EOF
 
 # A client killed when its first rationale has come.
 paid "$work/killed"
-distill "$work/killed" >/dev/null 2>&1 &
+"${distill[@]}" "$work/killed" >/dev/null 2>&1 &
 victim=$!
 pids+=("$victim")
 wait_for "$work/killed/received.jsonl" .
 kill -9 "$victim"
 wait "$victim" 2>/dev/null || true
-distill "$work/killed" >/dev/null 2>"$work/err" || { cat "$work/err" >&2; fail "the killed client"; }
+"${distill[@]}" "$work/killed" >/dev/null 2>"$work/err" || { cat "$work/err" >&2; fail "the killed client"; }
 same_as_first "$work/killed"
 
 # The server killed in the middle, and started again while the client waits.
 paid "$work/orphan"
-distill "$work/orphan" >/dev/null 2>"$work/orphan.err" &
+"${distill[@]}" "$work/orphan" >/dev/null 2>"$work/orphan.err" &
 orphan=$!
 pids+=("$orphan")
 wait_for "$work/orphan/received.jsonl" .
