@@ -181,7 +181,7 @@ FC_TILE_INLINE void fc_lanes_load(fc_lanes *x, const void *head, size_t at, size
 {
     size_t left = hs - at;
 #ifdef __AVX512BW__
-    __mmask16 mask = left < FC_TILE_LANES ? (__mmask16)((1u << left) - 1u) : (__mmask16)0xffff;
+    __mmask16 mask = _cvtu32_mask16(left < FC_TILE_LANES ? (1u << left) - 1u : 0xffffu);
     if (dt == FC_F32) {
         *x = (fc_lanes)_mm512_maskz_loadu_ps(mask, (const float *)head + at);
     } else {
