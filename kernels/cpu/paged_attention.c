@@ -15,11 +15,11 @@
  * splits also let a few long rows feed many threads.
  *
  * Measured, one Zen 4 core, bf16, 9 heads in 3 groups of 64: 32 rows of 100 to 2,000 tokens from
- * memory 4.2 ms (6 GB/s), the same from the cache 2.6; 32 rows of 345 tokens 1.1 ms, with 272 of
- * them shared 0.5; 256 rows of prefill 2.0 ms (68 GFLOP/s). So arithmetic, not memory, is the limit
- * on two cores: 88 cycles per token and kv head, of which 24 multiply. Tried: one kv head per item
- * reads a third of every token and gets 10 GB/s of the memory's 33 (7.7 ms); prefetching the block
- * that comes next in order, 6.5 to 4.2 ms.
+ * memory 4.2 ms (6 GB/s; at the rate of one row in the cache 2.6); 32 rows of 345 1.1 ms, with 272
+ * of them shared 0.5; 256 rows of prefill 2.0 ms (68 GFLOP/s). So arithmetic, not memory, is the
+ * limit on two cores: 88 cycles per token and kv head, of which 24 multiply. Tried: one kv head per
+ * item reads a third of every token and gets 10 GB/s of the memory's 33 (7.7 ms); prefetching the
+ * block that comes next in order, 6.5 to 4.2 ms.
  */
 #include "kernels/cpu/tile.h"
 

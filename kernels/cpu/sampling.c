@@ -15,8 +15,8 @@
  *
  * Measured, one Zen 4 core, us per row of 49,152: greedy 15, top-k 40 with top-p 58, temperature
  * alone 101, top-p 0.9 alone 370 (6 passes that weigh); 20 smallest of 11,000: 19. The loops that
- * weigh must vectorise: as one loop with a branch for weight 1 they did not, and took five times
- * as long.
+ * weigh must vectorise: as one loop with a branch for weight 1 they did not, and took three
+ * to five times as long.
  */
 #include "base/philox.h"
 #include "kernels/cpu/cpu.h"
