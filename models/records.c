@@ -221,7 +221,7 @@ enum fc_code fc_id_texts_read(struct fc_id_texts *t, const char *path, struct fc
         cJSON_Delete(object);
     }
     fc_jsonl_close(&reader);
-    if (t->n)
+    if (why.code == FC_OK && t->n) /* after an error the last record may have no id */
         qsort(t->items, t->n, sizeof *t->items, compare_id_texts);
     for (size_t i = 1; i < t->n && why.code == FC_OK; i++)
         if (strcmp(t->items[i - 1].id, t->items[i].id) == 0)
