@@ -67,6 +67,8 @@ static enum fc_code join(const struct fc_sample_maker *maker, struct fc_tokens *
                          struct fc_error *err)
 {
     size_t keep_prompt = p->n, keep_target = target->n, limit = maker->max_length;
+    if (limit < 2)
+        return fc_fail(err, FC_ERR_USAGE, "samples of %zu tokens: expected at least 2", limit);
     if (keep_prompt + keep_target > limit) {
         item->cut = true;
         size_t half = limit / 2;
@@ -82,6 +84,8 @@ static enum fc_code join(const struct fc_sample_maker *maker, struct fc_tokens *
     if (!sample->ids)
         return FC_ERR_MEMORY;
     memcpy(sample->ids, p->ids + (p->n - keep_prompt), keep_prompt * sizeof *sample->ids);
+    if (fc_tokenizer_adds_bos(maker->tok))
+        sample->ids[0] = p->ids[0]; /* BOS stays where a prompt is cut */
     memcpy(sample->ids + keep_prompt, target->ids, keep_target * sizeof *sample->ids);
     sample->n = keep_prompt + keep_target;
     sample->first_target = keep_prompt;

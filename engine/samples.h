@@ -12,8 +12,8 @@
 struct fc_sample_maker {
     const struct fc_tokenizer *tok;
     const struct fc_task_templates *templates;
-    size_t max_length; /* tokens of a sample; longer ones are cut: a target at its end, then a
-                          prompt at its beginning */
+    size_t max_length; /* tokens of a sample, at least 2; longer ones are cut: a target at its end,
+                          down to half of the sample, then a prompt at its beginning, after BOS */
 };
 
 /* One example of the training set: each task's sample, n == 0 when it has none. */

@@ -39,6 +39,14 @@ void fc_training_order(size_t *order, size_t n, uint64_t seed, size_t epoch)
     }
 }
 
+static bool item_is_empty(const struct fc_train_item *item)
+{
+    for (int task = 0; task < FC_TASKS; task++)
+        if (item->samples[task].n)
+            return false;
+    return true;
+}
+
 static enum fc_code add_item(struct run *r, const struct fc_train_item *item, size_t *tokens,
                              struct fc_error *err)
 {
@@ -59,7 +67,7 @@ static enum fc_code add_item(struct run *r, const struct fc_train_item *item, si
  * run is counted in steps. *more is false when the epochs are over and nothing was collected. */
 static enum fc_code collect(struct run *r, bool *more, struct fc_error *err)
 {
-    size_t tokens = 0;
+    size_t tokens = 0, n_empty = 0; /* n_empty: examples without samples, one after another */
     r->n_samples = 0;
     while (tokens < r->o->tokens_per_step) {
         if (r->at.next == r->n) {
@@ -79,6 +87,12 @@ static enum fc_code collect(struct run *r, bool *more, struct fc_error *err)
         if (code != FC_OK)
             return code;
         r->at.next++;
+        n_empty = item_is_empty(item) ? n_empty + 1 : 0;
+        if (n_empty == 2 * r->n) /* a whole epoch, wherever it begins, is among them */
+            return fc_fail(err, FC_ERR_INPUT,
+                           "training: none of the %zu examples has an answer or a rationale to "
+                           "learn",
+                           r->n);
     }
     *more = r->n_samples > 0;
     return FC_OK;
@@ -122,15 +136,18 @@ static enum fc_code loop(struct run *r, fc_step_fn *on_step, void *context, stru
     while (code == FC_OK) {
         if (r->o->steps && fc_trainer_steps_done(r->trainer) >= r->o->steps)
             break;
+        const struct position begin = r->at;
         double before = progress(r);
-        bool more;
+        bool more = false;
         struct fc_step_metrics metrics;
         code = collect(r, &more, err);
-        if (code != FC_OK || !more)
+        if (!more) { /* the end, or the source failed: what was collected is not trained on */
+            r->at = begin;
             break;
+        }
         code = fc_trainer_step(r->trainer, r->samples, r->n_samples, before, &metrics, err);
         if (code != FC_OK)
-            return code; /* the weights are untouched, but the checkpoint would skip data */
+            return code; /* a checkpoint would only repeat it */
         since_save++;
         if (on_step)
             code = on_step(context, &metrics, progress(r), err);
@@ -139,11 +156,24 @@ static enum fc_code loop(struct run *r, fc_step_fn *on_step, void *context, stru
             since_save = 0;
         }
     }
-    if (since_save && (code == FC_OK || code == FC_ERR_CANCELLED)) {
+    if (since_save) {
         enum fc_code saved = save(r, code == FC_OK ? err : NULL);
-        return code == FC_OK ? saved : code;
+        code = code == FC_OK ? saved : code;
     }
     return code;
+}
+
+static enum fc_code check_options(const struct fc_training_options *o, size_t n,
+                                  struct fc_error *err)
+{
+    if (n == 0)
+        return fc_fail(err, FC_ERR_INPUT, "training: the data set has no examples");
+    if (o->tokens_per_step == 0 || (o->steps == 0 && o->epochs == 0))
+        return fc_fail(err, FC_ERR_USAGE,
+                       "training: expected at least one token a step, and one epoch or step");
+    if (o->checkpoint && !o->tag)
+        return fc_fail(err, FC_ERR_USAGE, "training: a checkpoint needs a tag");
+    return FC_OK;
 }
 
 enum fc_code fc_training_run(struct fc_model *model, const struct fc_training_options *options,
@@ -151,15 +181,16 @@ enum fc_code fc_training_run(struct fc_model *model, const struct fc_training_op
                              fc_step_fn *on_step, void *step_context, size_t *steps_done,
                              struct fc_error *err)
 {
-    if (n == 0)
-        return fc_fail(err, FC_ERR_INPUT, "training: the data set has no examples");
+    enum fc_code code = check_options(options, n, err);
+    if (code != FC_OK)
+        return code;
     struct run r = {.o = options,
                     .n = n,
                     .source = source,
                     .source_context = source_context,
                     .order_epoch = SIZE_MAX};
     r.order = fc_alloc(n, sizeof *r.order, "order of examples", err);
-    enum fc_code code = r.order ? FC_OK : FC_ERR_MEMORY;
+    code = r.order ? FC_OK : FC_ERR_MEMORY;
     if (code == FC_OK)
         code = fc_trainer_create(&r.trainer, model, &options->trainer, err);
     if (code == FC_OK)

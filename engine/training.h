@@ -16,7 +16,7 @@ struct fc_training_options {
     uint64_t seed;           /* of the order of examples */
     const char *checkpoint;  /* file for fc_trainer_save; NULL: none */
     size_t checkpoint_every; /* steps between checkpoints; 0: only at the end */
-    const char *tag;         /* see fc_trainer_save */
+    const char *tag;         /* see fc_trainer_save; needed with a checkpoint */
     bool resume;             /* continue from the checkpoint if the file exists */
 };
 
@@ -26,7 +26,8 @@ typedef enum fc_code fc_item_source(void *context, size_t index, const struct fc
                                     struct fc_error *err);
 
 /* Called after each step; `progress` is the part of the run that is done. Returning anything but
- * FC_OK stops the run after a checkpoint (FC_ERR_CANCELLED for a signal). */
+ * FC_OK stops the run after a checkpoint (FC_ERR_CANCELLED for a signal), as an error of the source
+ * does. */
 typedef enum fc_code fc_step_fn(void *context, const struct fc_step_metrics *metrics,
                                 double progress, struct fc_error *err);
 
@@ -35,7 +36,7 @@ typedef enum fc_code fc_step_fn(void *context, const struct fc_step_metrics *met
 void fc_training_order(size_t *order, size_t n, uint64_t seed, size_t epoch);
 
 /* Trains the model in place. *steps_done counts the steps of the whole run, those before a resume
- * included. */
+ * included. FC_ERR_INPUT when no example has anything to learn. */
 enum fc_code fc_training_run(struct fc_model *model, const struct fc_training_options *options,
                              size_t n, fc_item_source *source, void *source_context,
                              fc_step_fn *on_step, void *step_context, size_t *steps_done,

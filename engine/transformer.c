@@ -131,6 +131,14 @@ void fc_transformer_free(struct fc_transformer *t)
     free(t);
 }
 
+static bool all_below(const int32_t *ids, size_t n, size_t limit)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= limit)
+            return false;
+    return true;
+}
+
 static enum fc_code upload_batch(struct fc_transformer *t, const struct fc_batch *b,
                                  struct fc_error *err)
 {
@@ -143,6 +151,10 @@ static enum fc_code upload_batch(struct fc_transformer *t, const struct fc_batch
         if ((size_t)b->positions[i] >= t->m->n_ctx)
             return fc_fail(err, FC_ERR_USAGE, "sequence longer than the model's context of %zu",
                            t->m->n_ctx);
+    if (!all_below(b->ids, b->T, t->m->config.n_vocab) ||
+        !all_below(b->targets, b->n_targets, t->m->config.n_vocab))
+        return fc_fail(err, FC_ERR_USAGE, "token id outside the vocabulary of %zu",
+                       t->m->config.n_vocab);
     k->upload(s, t->ids, b->ids, b->T * sizeof(int32_t));
     k->upload(s, t->positions, b->positions, b->T * sizeof(int32_t));
     k->upload(s, t->target_rows, b->target_rows, b->n_targets * sizeof(int32_t));
