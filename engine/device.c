@@ -71,7 +71,7 @@ void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpo
         [FC_MEM_GRADIENTS] = "a smaller model needs less",
         [FC_MEM_MOMENTS] = "a smaller model needs less",
         [FC_MEM_ACTIVATIONS] = "lower --tokens-per-batch",
-        [FC_MEM_CACHE] = "lower --max-batch or --max-tokens",
+        [FC_MEM_CACHE] = "lower --cache-tokens or --max-batch",
         [FC_MEM_STAGING] = "lower --max-batch",
     };
     struct fc_error why = {0};

@@ -72,7 +72,7 @@ static int byte_token(const char *text, size_t len)
 static enum fc_code prepare_one(struct fc_tokenizer *tok, size_t id, const char *piece, size_t len,
                                 struct fc_text *text, struct fc_error *err)
 {
-    const struct fc_decoder *d = &tok->decoder;
+    const struct fc_token_decoder *d = &tok->decoder;
     struct fc_spans moved = {0};
     fc_text_clear(text);
     if (d->byte_level) {

@@ -249,7 +249,7 @@ void fc_bpe_work_free(struct fc_bpe_work *work);
 /* ---- decoder (models/tokenizer_decode.c) ------------------------------------------------------
  */
 
-struct fc_decoder {
+struct fc_token_decoder {
     struct fc_normalizer replace; /* in every token's text, when the tokenizer is opened */
     bool byte_level;
     bool byte_fallback;
@@ -279,7 +279,7 @@ struct fc_tokenizer {
     struct fc_normalizer normalizer;
     struct fc_pretokenizer pre;
     struct fc_bpe bpe;
-    struct fc_decoder decoder;
+    struct fc_token_decoder decoder;
     int32_t bos, eos, unk, pad;
     bool adds_bos;
     char *chat_template;

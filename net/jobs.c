@@ -153,7 +153,7 @@ static char *swap_text(struct fc_jobs *t, struct fc_item *item, char *text, size
 }
 
 struct fc_item *fc_item_add(struct fc_jobs *t, struct fc_job *job, uint64_t index,
-                            const char *prompt, size_t n_prompt, struct fc_batch *batch,
+                            const char *prompt, size_t n_prompt, struct fc_submission *batch,
                             struct fc_error *err)
 {
     if (t->free_items.next == &t->free_items) {
@@ -213,7 +213,7 @@ void fc_item_finish(struct fc_jobs *t, struct fc_item *item, char *text, size_t 
     set_state(t, item, FC_ITEM_DONE);
     item->n_tokens = n_tokens;
     item->finish = finish;
-    fc_batch_release(item->batch);
+    fc_submission_release(item->batch);
     item->batch = NULL;
     if (item->claimed)
         deliver(item);
@@ -229,14 +229,14 @@ void fc_item_remove(struct fc_jobs *t, struct fc_item *item)
     list_remove(&item->in_job);
     item->job->n_items--;
     free(swap_text(t, item, NULL, 0));
-    fc_batch_release(item->batch);
+    fc_submission_release(item->batch);
     item->batch = NULL;
     item->job = NULL;
     set_state(t, item, FC_ITEM_FREE);
     list_append(&t->free_items, &item->in_job);
 }
 
-void fc_batch_release(struct fc_batch *batch)
+void fc_submission_release(struct fc_submission *batch)
 {
     if (!batch || --batch->references)
         return;

@@ -23,7 +23,7 @@ enum fc_item_state {
 };
 
 /* Sampling of the items of one SUBMIT: shared, counted. */
-struct fc_batch {
+struct fc_submission {
     size_t references;
     cJSON *tree; /* owns the stop texts */
     struct fc_wire_sampling sampling;
@@ -41,7 +41,7 @@ struct fc_item {
     uint64_t id;  /* the handler's name for it: never used twice */
     uint64_t index, seed, delivery;
     unsigned char digest[FC_DIGEST_SIZE]; /* of what was asked */
-    struct fc_batch *batch;
+    struct fc_submission *batch;
     char *text; /* the prompt, later the answer */
     size_t n_text, n_tokens;
     enum fc_answer_finish finish;
@@ -97,7 +97,7 @@ struct fc_item *fc_item_by_id(struct fc_jobs *t, uint64_t id);
 /* A waiting, claimed item that owns a copy of the prompt and a reference to the batch. NULL with
  * *err on lack of memory or room. */
 struct fc_item *fc_item_add(struct fc_jobs *t, struct fc_job *job, uint64_t index,
-                            const char *prompt, size_t n_prompt, struct fc_batch *batch,
+                            const char *prompt, size_t n_prompt, struct fc_submission *batch,
                             struct fc_error *err);
 /* The present client has asked for a known item: it may be delivered. */
 void fc_item_claim(struct fc_item *item);
@@ -108,6 +108,6 @@ void fc_item_finish(struct fc_jobs *t, struct fc_item *item, char *text, size_t 
                     size_t n_tokens, enum fc_answer_finish finish);
 void fc_item_remove(struct fc_jobs *t, struct fc_item *item);
 
-void fc_batch_release(struct fc_batch *batch); /* NULL is fine */
+void fc_submission_release(struct fc_submission *batch); /* NULL is fine */
 
 #endif

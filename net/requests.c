@@ -200,7 +200,7 @@ static void digest_asked(struct asked *a, const char *sampling)
 }
 
 /* Everything is checked before anything is taken. *list is the caller's. */
-static enum fc_code read_submit(struct request *r, struct fc_batch *batch, struct asked **list,
+static enum fc_code read_submit(struct request *r, struct fc_submission *batch, struct asked **list,
                                 size_t *n, struct fc_error *err)
 {
     const struct fc_limits *limits = &r->server->options.limits;
@@ -243,8 +243,8 @@ static bool has_room(struct fc_server *s, const struct fc_job *job, size_t bytes
 }
 
 /* Takes one item; *taken says whether there was room. */
-static enum fc_code take_asked(struct request *r, const struct asked *a, struct fc_batch *batch,
-                               bool *taken, struct fc_error *err)
+static enum fc_code take_asked(struct request *r, const struct asked *a,
+                               struct fc_submission *batch, bool *taken, struct fc_error *err)
 {
     struct fc_server *s = r->server;
     struct fc_item *item = fc_item_find(&s->table, r->job, a->index);
@@ -276,7 +276,7 @@ static enum fc_code serve_submit(struct request *r, struct fc_error *err)
     size_t n = 0, accepted = 0;
     bool taken = true;
     cJSON *header = NULL;
-    struct fc_batch *batch = fc_alloc(1, sizeof *batch, "submit", err);
+    struct fc_submission *batch = fc_alloc(1, sizeof *batch, "submit", err);
     if (!batch)
         return FC_ERR_MEMORY;
     batch->references = 1;
@@ -295,7 +295,7 @@ static enum fc_code serve_submit(struct request *r, struct fc_error *err)
         code = answer_to(r, header, err);
 cleanup:
     cJSON_Delete(header);
-    fc_batch_release(batch);
+    fc_submission_release(batch);
     free(list);
     return code;
 }

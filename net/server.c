@@ -64,13 +64,13 @@ static enum fc_code hand_out(struct fc_server *s, struct fc_item *item, struct f
     uint64_t id = item->id;
     struct fc_ask ask = {id, item->text, item->n_text, item->seed, &item->batch->sampling};
     /* Running from here on, and submit may complete it at once: hold what the call needs. */
-    struct fc_batch *batch = item->batch;
+    struct fc_submission *batch = item->batch;
     batch->references++;
     char *prompt = fc_item_run(&s->table, item);
     s->stats.submitted++;
     enum fc_code code = s->handler.submit(s->handler.context, &ask, &why);
     free(prompt);
-    fc_batch_release(batch);
+    fc_submission_release(batch);
     if (code != FC_OK)
         return fc_server_complete(s, id, why.text, strlen(why.text), 0, FC_ANSWER_REFUSED, err);
     return FC_OK;

@@ -9,7 +9,7 @@ argmax loop (end tokens do not end it, the lowest id wins a tie); "margin" is th
 between the two highest logits on the way, to tell a wrong kernel from a tie. Scores: the sum of
 log-probabilities of every choice after its prompt, by one pass over the whole sequence in fp32 and
 log-softmax in fp64. Token ids are transformers' own, so that this golden does not depend on our
-tokenizer. Used by tests/engine/test_generate_real.c and test_score_real.c.
+tokenizer. Used by tests/engine/test_generate_real.c.
 """
 import json
 import os
