@@ -4,45 +4,15 @@
 #include "engine/generate.h"
 #include "engine/score.h"
 
-#include "tests/engine/toy.h"
+#include "tests/engine/smollm2.h"
 
 #include <math.h>
 #include <stdio.h>
 
 enum { PROMPTS = 20, TOKENS = 64, LONGEST = 128, TOGETHER = 32, SAMPLED = 16 };
 
-#define NAME "SmolLM2-135M-Instruct.Q4_1.gguf"
-
 static struct fc_model_file *file;
 static cJSON *golden;
-
-/* FEDCOT_MODEL, or where scripts/ put the model. False, after saying why, if it is not there or
- * not the one that the golden was made with. */
-static bool open_model(void)
-{
-    char path[4096];
-    const char *named = getenv("FEDCOT_MODEL"), *cache = getenv("XDG_CACHE_HOME"),
-               *home = getenv("HOME");
-    if (named)
-        snprintf(path, sizeof path, "%s", named);
-    else if (cache)
-        snprintf(path, sizeof path, "%s/fedcot/%s", cache, NAME);
-    else
-        snprintf(path, sizeof path, "%s/.cache/fedcot/%s", home ? home : "", NAME);
-    FILE *probe = fopen(path, "rb");
-    if (!probe) {
-        printf("skipped: no model at %s (scripts/fetch_model.sh fetches it)\n", path);
-        return false;
-    }
-    fclose(probe);
-    must(fc_model_file_open(&file, path, why));
-    const struct fc_model_config *c = fc_model_file_config(file);
-    bool right = c->n_layer == 30 && c->n_embd == 576 && c->n_vocab == 49152 &&
-                 strcmp(fc_model_file_format(file), "gguf Q4_1") == 0;
-    if (!right)
-        printf("skipped: %s is not %s, of which the golden was made\n", path, NAME);
-    return right;
-}
 
 static size_t read_ids(const cJSON *item, const char *name, int32_t *ids, size_t most)
 {
@@ -214,7 +184,7 @@ static void alone_and_among_others_bf16(void **state)
 
 int main(void)
 {
-    if (!open_model()) {
+    if (!smollm2_open(&file)) {
         fc_model_file_close(file);
         return 77;
     }
