@@ -3,7 +3,7 @@
 # is a model again; wrong input ends with the documented statuses.
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
-need_model
+tiny_model
 make_data "$work/data" 12 4
 
 flags=(--model "$model" --train "$work/data/train.jsonl" --rationales "$work/rationales.jsonl"
@@ -34,13 +34,14 @@ grep -q 'safetensors BF16' "$work/info" || fail "the trained model is not in bf1
 "$fedcot" eval --model "$work/straight" --input "$work/data/dev.jsonl" --output "$work/e.jsonl" \
     --dump-prompts 2>/dev/null >/dev/null
 [ "$(wc -l <"$work/e.jsonl")" -eq 4 ] || fail "eval has not judged 4 examples"
-python3 - "$work/e.jsonl" <<'EOF'
+python3 - "$work/e.jsonl" "$work/data/dev.jsonl" <<'EOF'
 import json, sys
+questions = {q["id"]: q["question"] for q in map(json.loads, open(sys.argv[2]))}
 for line in open(sys.argv[1]):
     e = json.loads(line)
     assert len(e["scores"]) == len(e["lengths"]) == len(e["choice_tokens"]), e
     assert all(len(t) == n for t, n in zip(e["choice_tokens"], e["lengths"])), e
-    assert all(s < 0 for s in e["scores"]) and e["prompt"].startswith("Question: "), e
+    assert all(s < 0 for s in e["scores"]) and questions[e["id"]] in e["prompt"], e
 EOF
 
 expect 2 "$fedcot" train --model "$model"
