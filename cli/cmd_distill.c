@@ -1,16 +1,15 @@
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/distill.h"
 #include "cli/signals.h"
-#include "models/records.h"
 
 #include <math.h>
 #include <string.h>
 
-/* ---- one arm: train a fresh copy of the model, measure it --------------------------------------
- */
+/* ---- one arm: train a fresh copy of the model, measure it --------------------------------- */
 
 /* Where an arm's rationales come from; at most one is set. */
 struct rationale_source {
@@ -99,7 +98,7 @@ static enum fc_code measure(struct fc_distill *d, struct fc_arm *arm, struct fc_
 static enum fc_code train(struct fc_distill *d, struct fc_arm *arm, struct rationale_source *source,
                           struct fc_error *err)
 {
-    struct fc_training_options how = fc_train_flags_apply(&d->flags->train);
+    struct fc_training_options how = fc_train_flags_apply(&d->flags->train, d->model.n_ctx);
     struct fc_training_watch watch;
     source->d = d;
     source->arm = arm;
@@ -123,21 +122,7 @@ static enum fc_code train(struct fc_distill *d, struct fc_arm *arm, struct ratio
     return code == FC_OK ? measure(d, arm, err) : code;
 }
 
-/* ---- inference
- * ----------------------------------------------------------------------------------- */
-
-static struct fc_perturber_options perturber_options(const struct fc_distill_flags *f)
-{
-    return (struct fc_perturber_options){.epsilon = f->epsilon,
-                                         .n_words = f->vocabulary,
-                                         .nearest = f->nearest,
-                                         .stay = f->stay,
-                                         .max_units = f->max_words,
-                                         .pad = f->pad,
-                                         .delta = f->delta,
-                                         .public_words = f->public_words.items,
-                                         .n_public = f->public_words.n};
-}
+/* ---- inference ---------------------------------------------------------------------------- */
 
 static enum fc_code start_inference(struct fc_distill *d, const char *name, const char *folder,
                                     const struct fc_perturber_options *perturber,
@@ -160,19 +145,16 @@ static enum fc_code start_inference(struct fc_distill *d, const char *name, cons
 
 static enum fc_code open_ledger(struct fc_distill *d, struct fc_error *err)
 {
-    const struct fc_distill_flags *f = d->flags;
-    char *own = f->ledger ? NULL : fc_path_join(f->output, "client.ledger", err);
-    if (!f->ledger && !own)
-        return FC_ERR_MEMORY;
-    const struct fc_budget budget = {f->budget, f->delta};
-    enum fc_code code = fc_ledger_open(&d->ledger, f->ledger ? f->ledger : own, budget, err);
+    char *own = fc_path_join(d->flags->output, "client.ledger", err);
+    enum fc_code code =
+        own ? fc_privacy_flags_ledger(&d->ledger, &d->flags->privacy, own, err) : FC_ERR_MEMORY;
     free(own);
     return code;
 }
 
 static enum fc_code start_fedcot(struct fc_distill *d, struct fc_error *err)
 {
-    const struct fc_perturber_options how = perturber_options(d->flags);
+    const struct fc_perturber_options how = fc_privacy_flags_apply(&d->flags->privacy);
     enum fc_code code = open_ledger(d, err);
     if (code == FC_OK)
         code = start_inference(d, "FedCoT", d->flags->output, &how, &d->inference, err);
@@ -201,6 +183,18 @@ static enum fc_code run_unprotected(struct fc_distill *d, struct fc_error *err)
     return code;
 }
 
+static enum fc_code finish_fedcot(struct fc_distill *d, struct fc_error *err)
+{
+    enum fc_code code = fc_inference_finish(d->inference, &d->report, err);
+    d->has_report = code == FC_OK;
+    if (code == FC_OK && d->report.refused == d->train.n)
+        code = fc_fail(err, FC_ERR_INPUT,
+                       "the server refused all %zu prompts: they are longer than it takes, or "
+                       "--rationale-tokens is",
+                       d->train.n);
+    return code;
+}
+
 static enum fc_code run_fedcot(struct fc_distill *d, struct fc_error *err)
 {
     const struct fc_distill_flags *f = d->flags;
@@ -208,15 +202,13 @@ static enum fc_code run_fedcot(struct fc_distill *d, struct fc_error *err)
     struct fc_id_texts texts = {0};
     enum fc_code code = FC_OK;
     if (f->rationales) {
-        code = fc_id_texts_read(&texts, f->rationales, err);
+        code = fc_rationales_read(&texts, f->rationales, &d->train, err);
         source.texts = &texts;
     }
     if (code == FC_OK && !f->inference_only)
         code = train(d, &d->arms[FC_ARM_FEDCOT], &source, err);
-    if (code == FC_OK && d->inference) {
-        code = fc_inference_finish(d->inference, &d->report, err);
-        d->has_report = code == FC_OK;
-    }
+    if (code == FC_OK && d->inference)
+        code = finish_fedcot(d, err);
     if (code == FC_OK && !f->inference_only) {
         char *folder = fc_path_join(f->output, "model", err);
         code = folder ? fc_save_model(&d->session, &d->model, folder, err) : FC_ERR_MEMORY;
@@ -226,40 +218,50 @@ static enum fc_code run_fedcot(struct fc_distill *d, struct fc_error *err)
     return code;
 }
 
-/* ---- the job
- * ---------------------------------------------------------------------------------------- */
+/* ---- the job ------------------------------------------------------------------------------ */
+
+static bool asks_server(const struct fc_distill_flags *f)
+{
+    return !f->rationales || f->unprotected;
+}
 
 static enum fc_code check_flags(const struct fc_distill_flags *f, struct fc_error *err)
 {
-    bool asks = !f->rationales || f->unprotected;
-    if (asks && !f->server)
+    if (asks_server(f) && !f->server)
         return fc_fail(err, FC_ERR_USAGE,
                        "--server URL is needed (or --rationales R.jsonl, to train on a file)");
-    if (!f->rationales && f->epsilon <= 0)
-        return fc_fail(err, FC_ERR_USAGE,
-                       "--epsilon E is needed: the privacy of each word that leaves (3 hides "
-                       "most, 10 keeps most)");
-    if (f->rationales && f->inference_only)
-        return fc_fail(err, FC_ERR_USAGE, "--rationales and --inference-only exclude each other");
-    if (f->pad && f->max_words == 0)
-        return fc_fail(err, FC_ERR_USAGE, "--pad needs --max-words");
-    return FC_OK;
+    if (f->inference_only && (f->rationales || f->unprotected))
+        return fc_fail(err, FC_ERR_USAGE, "--inference-only and %s exclude each other",
+                       f->rationales ? "--rationales" : "--unprotected");
+    return f->rationales ? FC_OK : fc_privacy_flags_check(&f->privacy, err);
 }
 
-static enum fc_code open_job(struct fc_distill *d, struct fc_error *err)
+static enum fc_code read_data(struct fc_distill *d, struct fc_error *err)
 {
     const struct fc_distill_flags *f = d->flags;
     enum fc_code code = fc_dataset_read(&d->train, f->data, true, err);
     if (code == FC_OK)
         code = fc_dataset_read(&d->dev, f->dev, true, err);
+    if (code == FC_OK && fc_dataset_has_choices(&d->train) != fc_dataset_has_choices(&d->dev))
+        code = fc_fail(err, FC_ERR_INPUT,
+                       "%s and %s are of two tasks: one has choices, the other free answers",
+                       f->data, f->dev);
     if (code == FC_OK)
         code = fc_task_templates_open(&d->templates, fc_dataset_has_choices(&d->train),
                                       f->templates, err);
+    return code;
+}
+
+static enum fc_code open_job(struct fc_distill *d, struct fc_error *err)
+{
+    const struct fc_distill_flags *f = d->flags;
+    bool decodes = f->decode && asks_server(f);
+    enum fc_code code = read_data(d, err);
     if (code == FC_OK)
         code = fc_session_open(&d->session, &f->model, &f->compute, 0, err);
-    if (code == FC_OK)
+    if (code == FC_OK && decodes)
         code = fc_session_chat(&d->session, err);
-    if (code == FC_OK && f->decode && !f->rationales)
+    if (code == FC_OK && decodes)
         code = fc_model_pack(&d->session.model, err);
     if (code == FC_OK)
         code = fc_device_open(&d->train_device, d->session.dev.name, (int)f->compute.threads, err);
@@ -268,9 +270,8 @@ static enum fc_code open_job(struct fc_distill *d, struct fc_error *err)
                                d->session.model.dtype, d->session.model.n_ctx, err);
     if (code != FC_OK)
         return code;
-    size_t n_ctx = d->session.model.n_ctx;
     d->maker = (struct fc_sample_maker){d->session.tok, &d->templates,
-                                        f->train.max_length < n_ctx ? f->train.max_length : n_ctx};
+                                        fc_train_flags_length(&f->train, d->session.model.n_ctx)};
     d->order = fc_alloc(d->train.n, sizeof *d->order, "order", err);
     if (!d->order)
         return FC_ERR_MEMORY;
@@ -278,14 +279,17 @@ static enum fc_code open_job(struct fc_distill *d, struct fc_error *err)
     return FC_OK;
 }
 
+/* What another job left here is refused before anything of it is overwritten. */
 static enum fc_code open_output(struct fc_distill *d, struct fc_error *err)
 {
     enum fc_code code = fc_make_folder(d->flags->output, err);
+    if (code == FC_OK && !d->flags->rationales)
+        code = start_fedcot(d, err);
     if (code == FC_OK)
         code = fc_session_record(d->options, d->flags->output, err);
     char *path = code == FC_OK ? fc_path_join(d->flags->output, "metrics.jsonl", err) : NULL;
-    if (path)
-        code = fc_metrics_open(&d->metrics, path, false, err);
+    if (code == FC_OK)
+        code = path ? fc_metrics_open(&d->metrics, path, false, err) : FC_ERR_MEMORY;
     free(path);
     return code;
 }
@@ -299,8 +303,8 @@ static enum fc_code run_arms(struct fc_distill *d, struct fc_error *err)
     d->arms[FC_ARM_LABEL].name = trains && f->label_only ? "label only" : NULL;
     d->arms[FC_ARM_UNPROTECTED].name = trains && f->unprotected ? "unprotected" : NULL;
     d->arms[FC_ARM_FEDCOT].name = trains ? "FedCoT" : NULL;
-    enum fc_code code = f->rationales ? FC_OK : start_fedcot(d, err);
-    if (code == FC_OK && d->arms[FC_ARM_BEFORE].name) {
+    enum fc_code code = FC_OK;
+    if (d->arms[FC_ARM_BEFORE].name) {
         reset_model(d);
         code = measure(d, &d->arms[FC_ARM_BEFORE], err);
     }
@@ -311,6 +315,19 @@ static enum fc_code run_arms(struct fc_distill *d, struct fc_error *err)
     if (code == FC_OK)
         code = run_fedcot(d, err);
     return code;
+}
+
+/* OUTPUT/summary.json and OUTPUT/report.html. */
+static enum fc_code write_results(const struct fc_distill *d, struct fc_error *err)
+{
+    cJSON *summary = fc_distill_summary(d, err);
+    char *text = summary ? fc_json_print(summary, err) : NULL;
+    char *path = fc_path_join(d->flags->output, "summary.json", err);
+    enum fc_code code = text && path ? fc_file_write(path, text, strlen(text), err) : FC_ERR_MEMORY;
+    free(path);
+    free(text);
+    cJSON_Delete(summary);
+    return code == FC_OK ? fc_distill_report(d, err) : code;
 }
 
 static enum fc_code run_job(struct fc_distill *d, struct fc_error *err)
@@ -325,9 +342,7 @@ static enum fc_code run_job(struct fc_distill *d, struct fc_error *err)
     if (code == FC_OK && d->arms[FC_ARM_UNPROTECTED].name)
         code = run_unprotected(d, err);
     d->seconds = fc_now() - start;
-    if (code == FC_OK)
-        code = fc_distill_report(d, err);
-    return code;
+    return code == FC_OK ? write_results(d, err) : code;
 }
 
 static void free_job(struct fc_distill *d)
@@ -365,10 +380,10 @@ enum fc_code fc_cmd_distill(int argc, char **argv, struct fc_error *err)
         enum fc_code closed = fc_metrics_close(&d.metrics, code == FC_OK ? err : NULL);
         code = code == FC_OK ? closed : code;
     }
+    if (code == FC_OK)
+        fc_distill_print(&d, options.json ? stderr : stdout);
     if (code == FC_OK && options.json)
-        code = fc_print_summary(&options, fc_distill_summary(&d), err);
-    else if (code == FC_OK)
-        fc_distill_print(&d);
+        code = fc_print_summary(&options, fc_distill_summary(&d, err), err);
 cleanup:
     free_job(&d);
     fc_options_free(&options);

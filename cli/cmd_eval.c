@@ -17,7 +17,6 @@ struct eval_flags {
 #define FIELD(name) offsetof(struct eval_flags, name)
 
 static const char *const methods[] = {"auto", "likelihood", "generate", NULL};
-static const char *const normalizations[] = {"sum", "tokens", "bytes", NULL};
 
 static const struct fc_option file_options[] = {
     {.name = "input",
@@ -48,7 +47,7 @@ static const struct fc_option method_options[] = {
     {.name = "normalize",
      .type = FC_OPT_CHOICE,
      .offset = FIELD(normalize),
-     .choices = normalizations,
+     .choices = fc_normalize_names,
      .help = "what a choice's log-probability is divided by"},
     {.name = "max-tokens",
      .type = FC_OPT_SIZE,
@@ -133,20 +132,19 @@ static enum fc_code write_results(const char *path, const struct fc_dataset *dat
     return code;
 }
 
-static cJSON *summarize(const struct fc_evaluation *e)
+static cJSON *summarize(const struct fc_evaluation *e, struct fc_error *err)
 {
     double low, high;
     fc_wilson(e->n_correct, e->n, &low, &high);
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "command", "eval");
-    cJSON_AddNumberToObject(o, "examples", (double)e->n);
-    cJSON_AddNumberToObject(o, "correct", (double)e->n_correct);
-    cJSON_AddNumberToObject(o, "accuracy", e->n ? (double)e->n_correct / (double)e->n : 0);
-    cJSON_AddNumberToObject(o, "accuracy_low", low);
-    cJSON_AddNumberToObject(o, "accuracy_high", high);
-    cJSON_AddNumberToObject(o, "seconds", e->seconds);
-    cJSON_AddNumberToObject(o, "tokens_per_second", (double)e->tokens / (e->seconds + 1e-9));
-    return o;
+    const struct fc_metric figures[] = {
+        {"examples", (double)e->n},
+        {"correct", (double)e->n_correct},
+        {"accuracy", e->n ? (double)e->n_correct / (double)e->n : 0},
+        {"accuracy_low", low},
+        {"accuracy_high", high},
+        {"seconds", e->seconds},
+        {"tokens_per_second", (double)e->tokens / (e->seconds + 1e-9)}};
+    return fc_metrics_object("command", "eval", figures, sizeof figures / sizeof figures[0], err);
 }
 
 enum fc_code fc_cmd_eval(int argc, char **argv, struct fc_error *err)
@@ -184,7 +182,7 @@ enum fc_code fc_cmd_eval(int argc, char **argv, struct fc_error *err)
     if (code == FC_OK)
         code = write_results(flags.output, &view, &e, flags.dump_prompts, err);
     if (code == FC_OK)
-        code = fc_print_summary(&options, summarize(&e), err);
+        code = fc_print_summary(&options, summarize(&e, err), err);
 cleanup:
     fc_evaluation_free(&e);
     fc_session_close(&s);

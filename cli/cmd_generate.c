@@ -248,20 +248,20 @@ static enum fc_code write_results(const char *path, const struct fc_prompts *pro
     return code;
 }
 
-static cJSON *summarize(const struct fc_generator *g, const struct fc_session *s, double seconds)
+static cJSON *summarize(const struct fc_generator *g, const struct fc_session *s, double seconds,
+                        struct fc_error *err)
 {
     struct fc_generator_stats stats;
     fc_generator_stats(g, &stats);
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "command", "generate");
-    cJSON_AddNumberToObject(o, "prompt_tokens", (double)stats.prompt_tokens);
-    cJSON_AddNumberToObject(o, "cached_tokens", (double)stats.cached_tokens);
-    cJSON_AddNumberToObject(o, "decoded_tokens", (double)stats.decoded_tokens);
-    cJSON_AddNumberToObject(o, "seconds", seconds);
-    cJSON_AddNumberToObject(o, "tokens_per_second",
-                            (double)stats.decoded_tokens / (seconds > 0 ? seconds : 1));
-    cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)s->dev.peak);
-    return o;
+    const struct fc_metric figures[] = {
+        {"prompt_tokens", (double)stats.prompt_tokens},
+        {"cached_tokens", (double)stats.cached_tokens},
+        {"decoded_tokens", (double)stats.decoded_tokens},
+        {"seconds", seconds},
+        {"tokens_per_second", (double)stats.decoded_tokens / (seconds > 0 ? seconds : 1)},
+        {"peak_memory_bytes", (double)s->dev.peak}};
+    return fc_metrics_object("command", "generate", figures, sizeof figures / sizeof figures[0],
+                             err);
 }
 
 enum fc_code fc_cmd_generate(int argc, char **argv, struct fc_error *err)
@@ -304,7 +304,7 @@ enum fc_code fc_cmd_generate(int argc, char **argv, struct fc_error *err)
     if (code == FC_OK)
         code = write_results(flags.output, &prompts, run.answers, err);
     if (code == FC_OK)
-        code = fc_print_summary(&options, summarize(g, &s, fc_now() - start), err);
+        code = fc_print_summary(&options, summarize(g, &s, fc_now() - start, err), err);
 cleanup:
     for (size_t i = 0; run.answers && i < prompts.n; i++) {
         free(run.answers[i].text);

@@ -2,21 +2,18 @@
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/metrics.h"
+#include "cli/privacy_flags.h"
 #include "cli/session.h"
-#include "engine/samples.h"
-#include "privacy/perturb.h"
 
-#include <math.h>
 #include <string.h>
 
 struct perturb_flags {
     struct fc_model_flags model;
     struct fc_compute_flags compute;
-    const char *input, *output, *templates, *ledger;
-    double epsilon, budget, delta, stay;
-    size_t nearest, vocabulary, max_words, show;
-    struct fc_strings public_words;
-    bool pad, instruct;
+    struct fc_privacy_flags privacy;
+    const char *input, *output, *templates;
+    size_t show;
+    bool instruct;
 };
 
 #define FIELD(name) offsetof(struct perturb_flags, name)
@@ -53,82 +50,9 @@ static const struct fc_option file_options[] = {
      .max = 1e9},
     {0}};
 
-static const struct fc_option privacy_options[] = {
-    {.name = "epsilon",
-     .type = FC_OPT_DOUBLE,
-     .offset = FIELD(epsilon),
-     .metavar = "E",
-     .help = "local differential privacy of each word",
-     .min = 0.001,
-     .max = FC_MAX_EPSILON,
-     .required = true},
-    {.name = "budget",
-     .type = FC_OPT_DOUBLE,
-     .offset = FIELD(budget),
-     .fallback = "0",
-     .metavar = "B",
-     .help = "most epsilon that the ledger may ever hold; 0: no limit",
-     .min = 0,
-     .max = 1e12},
-    {.name = "delta",
-     .type = FC_OPT_DOUBLE,
-     .offset = FIELD(delta),
-     .fallback = "1e-6",
-     .metavar = "D",
-     .help = "of the composed epsilon; 0: pure",
-     .min = 0,
-     .max = 0.5},
-    {.name = "ledger",
-     .type = FC_OPT_STRING,
-     .offset = FIELD(ledger),
-     .metavar = "FILE",
-     .help = "what was spent, and the texts it bought (default: P.jsonl.ledger)"},
-    {.name = "nearest",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(nearest),
-     .fallback = "0",
-     .metavar = "M",
-     .help = "words that count as near; 0: from --stay",
-     .min = 0,
-     .max = 1e6},
-    {.name = "stay",
-     .type = FC_OPT_DOUBLE,
-     .offset = FIELD(stay),
-     .fallback = "0.5",
-     .metavar = "P",
-     .help = "chance to be replaced by a near word that --nearest 0 aims at",
-     .min = 0.01,
-     .max = 0.999},
-    {.name = "vocabulary",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(vocabulary),
-     .fallback = "0",
-     .metavar = "N",
-     .help = "words that may leave at all; 0: 8000",
-     .min = 0,
-     .max = 1e6},
-    {.name = "max-words",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(max_words),
-     .fallback = "0",
-     .metavar = "N",
-     .help = "cut a prompt after so many words; 0: never",
-     .min = 0,
-     .max = 1e6},
-    {.name = "pad",
-     .type = FC_OPT_FLAG,
-     .offset = FIELD(pad),
-     .help = "pad every prompt to --max-words, so that lengths do not show"},
-    {.name = "public-word",
-     .type = FC_OPT_STRINGS,
-     .offset = FIELD(public_words),
-     .metavar = "WORD",
-     .help = "passes in clear, outside the guarantee; may be repeated"},
-    {0}};
-
 static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
                                                 {"Files", file_options, 0},
-                                                {"Privacy", privacy_options, 0},
+                                                {"Privacy", fc_privacy_options, FIELD(privacy)},
                                                 {"Computation", fc_compute_options, FIELD(compute)},
                                                 {0}};
 
@@ -145,44 +69,24 @@ static const struct fc_command_spec spec = {
 };
 
 struct texts {
-    struct fc_text *rendered;        /* [n] */
-    struct fc_private_text *items;   /* [n] */
-    struct fc_perturbed **perturbed; /* [n] */
-    size_t n;
+    struct fc_private_texts raw;
+    struct fc_perturbed **perturbed; /* [raw.n] */
 };
 
 static void texts_free(struct texts *t)
 {
-    for (size_t i = 0; i < t->n; i++) {
-        if (t->rendered)
-            fc_text_free(&t->rendered[i]);
-        if (t->perturbed)
-            fc_perturbed_free(t->perturbed[i]);
-    }
-    free(t->rendered);
-    free(t->items);
+    for (size_t i = 0; t->perturbed && i < t->raw.n; i++)
+        fc_perturbed_free(t->perturbed[i]);
     free(t->perturbed);
+    fc_private_texts_free(&t->raw);
 }
 
 static enum fc_code texts_render(struct texts *t, const struct fc_dataset *data,
                                  const struct fc_task_templates *templates, struct fc_error *err)
 {
-    t->n = data->n;
-    t->rendered = fc_alloc(t->n, sizeof *t->rendered, "texts", err);
-    t->items = fc_alloc(t->n, sizeof *t->items, "texts", err);
-    t->perturbed = fc_alloc(t->n, sizeof(struct fc_perturbed *), "texts", err);
-    enum fc_code code = t->rendered && t->items && t->perturbed ? FC_OK : FC_ERR_MEMORY;
-    for (size_t i = 0; i < t->n && code == FC_OK; i++) {
-        struct fc_text choices = {0};
-        code = fc_join_choices(&data->items[i], &choices, err);
-        const char *const values[] = {data->items[i].question, choices.data};
-        if (code == FC_OK)
-            code = fc_template_render(templates->perturb, values, &t->rendered[i], err);
-        t->items[i] =
-            (struct fc_private_text){data->items[i].id, t->rendered[i].data, t->rendered[i].len};
-        fc_text_free(&choices);
-    }
-    return code;
+    enum fc_code code = fc_private_texts_render(&t->raw, data, templates, NULL, data->n, err);
+    t->perturbed = fc_alloc(data->n, sizeof(struct fc_perturbed *), "texts", err);
+    return t->perturbed ? code : FC_ERR_MEMORY;
 }
 
 static enum fc_code write_results(const char *path, const struct texts *t, bool instruct,
@@ -193,7 +97,7 @@ static enum fc_code write_results(const char *path, const struct texts *t, bool 
     enum fc_code code = fc_atomic_open(&out, path, err);
     if (code != FC_OK)
         return code;
-    for (size_t i = 0; i < t->n && code == FC_OK; i++) {
+    for (size_t i = 0; i < t->raw.n && code == FC_OK; i++) {
         const char *text = fc_perturbed_text(t->perturbed[i], NULL);
         fc_text_clear(&prompt);
         if (instruct)
@@ -201,7 +105,7 @@ static enum fc_code write_results(const char *path, const struct texts *t, bool 
         if (code != FC_OK)
             break;
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "id", t->items[i].id);
+        cJSON_AddStringToObject(o, "id", t->raw.items[i].id);
         cJSON_AddStringToObject(o, "prompt", instruct ? prompt.data : text);
         code = fc_print_json_line(out.stream, o, err);
         cJSON_Delete(o);
@@ -215,9 +119,9 @@ static enum fc_code write_results(const char *path, const struct texts *t, bool 
 
 static void show(const struct texts *t, size_t n, const struct fc_mechanism *m)
 {
-    for (size_t i = 0; i < n && i < t->n; i++)
+    for (size_t i = 0; i < n && i < t->raw.n; i++)
         printf("before  %s\nafter   %s\ncost    %llu words, epsilon %.2f%s\n\n",
-               t->rendered[i].data, fc_perturbed_text(t->perturbed[i], NULL),
+               t->raw.rendered[i].data, fc_perturbed_text(t->perturbed[i], NULL),
                (unsigned long long)fc_perturbed_draws(t->perturbed[i]),
                fc_perturbed_epsilon(t->perturbed[i]),
                fc_perturbed_resent(t->perturbed[i]) ? " (paid before)" : "");
@@ -226,49 +130,44 @@ static void show(const struct texts *t, size_t n, const struct fc_mechanism *m)
            m->epsilon, m->nearest, m->n_outputs, 100 * m->stay);
 }
 
-static cJSON *summarize(const struct fc_mechanism *m, const struct fc_run_report *r)
+static cJSON *summarize(const struct fc_mechanism *m, const struct fc_run_report *r,
+                        struct fc_error *err)
 {
-    const struct {
-        const char *name;
-        double value;
-    } figures[] = {{"texts", (double)r->texts},
-                   {"resent", (double)r->resent},
-                   {"words_drawn", (double)r->draws},
-                   {"epsilon_per_word", m->epsilon},
-                   {"stay_near", m->stay},
-                   {"nearest", (double)m->nearest},
-                   {"vocabulary", (double)m->n_outputs},
-                   {"epsilon_longest_text", r->document.epsilon},
-                   {"epsilon_run", r->run.epsilon},
-                   {"epsilon_run_pure", r->run.pure},
-                   {"epsilon_ledger", r->client.epsilon},
-                   {"rho_ledger", r->client.rho},
-                   {"delta", m->delta},
-                   {"public_words_passed", (double)r->public_units},
-                   {"words_cut", (double)r->cut_units},
-                   {"seconds", r->seconds},
-                   {"words_per_second", (double)r->draws / (r->seconds + 1e-9)}};
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "command", "perturb");
-    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
-        if (isfinite(figures[i].value))
-            cJSON_AddNumberToObject(o, figures[i].name, figures[i].value);
-        else
-            cJSON_AddNullToObject(o, figures[i].name);
-    }
-    cJSON_AddStringToObject(o, "mechanism", m->hash);
-    return o;
+    const struct fc_metric figures[] = {
+        {"texts", (double)r->texts},
+        {"resent", (double)r->resent},
+        {"words_drawn", (double)r->draws},
+        {"epsilon_per_word", m->epsilon},
+        {"stay_near", m->stay},
+        {"nearest", (double)m->nearest},
+        {"vocabulary", (double)m->n_outputs},
+        {"epsilon_longest_text", r->document.epsilon},
+        {"epsilon_run", r->run.epsilon},
+        {"epsilon_run_pure", r->run.pure},
+        {"epsilon_ledger", r->client.epsilon},
+        {"rho_ledger", r->client.rho},
+        {"delta", m->delta},
+        {"public_words_passed", (double)r->public_units},
+        {"words_cut", (double)r->cut_units},
+        {"seconds", r->seconds},
+        {"words_per_second", (double)r->draws / (r->seconds + 1e-9)}};
+    cJSON *o =
+        fc_metrics_object("command", "perturb", figures, sizeof figures / sizeof figures[0], err);
+    if (o && cJSON_AddStringToObject(o, "mechanism", m->hash))
+        return o;
+    cJSON_Delete(o);
+    fc_fail(err, FC_ERR_MEMORY, "summary: out of memory");
+    return NULL;
 }
 
 static enum fc_code open_ledger(struct fc_ledger **ledger, const struct perturb_flags *f,
                                 struct fc_error *err)
 {
     struct fc_text path = {0};
-    const struct fc_budget budget = {f->budget, f->delta};
-    fc_text_printf(&path, "%s%s", f->ledger ? f->ledger : f->output, f->ledger ? "" : ".ledger");
+    fc_text_printf(&path, "%s.ledger", f->output);
     enum fc_code code = fc_text_check(&path, err);
     if (code == FC_OK)
-        code = fc_ledger_open(ledger, path.data, budget, err);
+        code = fc_privacy_flags_ledger(ledger, &f->privacy, path.data, err);
     fc_text_free(&path);
     return code;
 }
@@ -277,15 +176,7 @@ static enum fc_code perturb(const struct fc_options *options, const struct pertu
                             struct fc_session *s, const struct fc_task_templates *templates,
                             struct texts *texts, struct fc_error *err)
 {
-    const struct fc_perturber_options how = {.epsilon = f->epsilon,
-                                             .n_words = f->vocabulary,
-                                             .nearest = f->nearest,
-                                             .stay = f->stay,
-                                             .max_units = f->max_words,
-                                             .pad = f->pad,
-                                             .delta = f->delta,
-                                             .public_words = f->public_words.items,
-                                             .n_public = f->public_words.n};
+    const struct fc_perturber_options how = fc_privacy_flags_apply(&f->privacy);
     struct fc_perturber *perturber = NULL;
     struct fc_ledger *ledger = NULL;
     struct fc_run_report report;
@@ -294,7 +185,7 @@ static enum fc_code perturb(const struct fc_options *options, const struct pertu
     if (code == FC_OK)
         code = open_ledger(&ledger, f, err);
     if (code == FC_OK)
-        code = fc_perturber_run(perturber, ledger, texts->items, texts->n, texts->perturbed,
+        code = fc_perturber_run(perturber, ledger, texts->raw.items, texts->raw.n, texts->perturbed,
                                 &report, err);
     if (code == FC_OK)
         code = write_results(f->output, texts, f->instruct, templates, err);
@@ -302,7 +193,7 @@ static enum fc_code perturb(const struct fc_options *options, const struct pertu
         fc_perturber_mechanism(perturber, &mechanism);
         if (!options->json)
             show(texts, f->show, &mechanism);
-        code = fc_print_summary(options, summarize(&mechanism, &report), err);
+        code = fc_print_summary(options, summarize(&mechanism, &report, err), err);
     }
     fc_ledger_close(ledger);
     fc_perturber_close(perturber);
@@ -320,7 +211,9 @@ enum fc_code fc_cmd_perturb(int argc, char **argv, struct fc_error *err)
     enum fc_code code = fc_options_parse(&options, &spec, &flags, argc, argv, err);
     if (code != FC_OK || options.done)
         goto cleanup;
-    code = fc_dataset_read(&data, flags.input, false, err);
+    code = fc_privacy_flags_check(&flags.privacy, err);
+    if (code == FC_OK)
+        code = fc_dataset_read(&data, flags.input, false, err);
     if (code == FC_OK)
         code =
             fc_task_templates_open(&templates, fc_dataset_has_choices(&data), flags.templates, err);

@@ -1,6 +1,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "cli/commands.h"
+#include "cli/metrics.h"
 #include "cli/session.h"
 #include "cli/signals.h"
 #include "engine/generate.h"
@@ -184,26 +185,19 @@ static enum fc_code serve(struct service *v, struct fc_error *err)
     return code;
 }
 
-static cJSON *summarize(const struct service *v)
+static cJSON *summarize(const struct service *v, struct fc_error *err)
 {
     struct fc_generator_stats g;
     struct fc_server_stats s;
     fc_generator_stats(v->generator, &g);
     fc_server_stats(v->server, &s);
-    cJSON *o = cJSON_CreateObject();
-    const struct {
-        const char *name;
-        double value;
-    } figures[] = {
+    const struct fc_metric figures[] = {
         {"answers", (double)s.submitted},           {"duplicates", (double)s.duplicates},
         {"refused_frames", (double)s.refused},      {"prompt_tokens", (double)g.prompt_tokens},
         {"cached_tokens", (double)g.cached_tokens}, {"decoded_tokens", (double)g.decoded_tokens},
         {"seconds_generating", g.seconds},          {"bytes_in", (double)s.bytes_in},
         {"bytes_out", (double)s.bytes_out},         {"uptime", s.uptime}};
-    cJSON_AddStringToObject(o, "command", "serve");
-    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++)
-        cJSON_AddNumberToObject(o, figures[i].name, figures[i].value);
-    return o;
+    return fc_metrics_object("command", "serve", figures, sizeof figures / sizeof figures[0], err);
 }
 
 /* Everything but the server's socket. */
@@ -267,7 +261,7 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
     fflush(stdout);
     code = serve(&v, err);
     if (code == FC_OK)
-        code = fc_print_summary(&options, summarize(&v), err);
+        code = fc_print_summary(&options, summarize(&v, err), err);
 cleanup:
     fc_server_close(v.server);
     fc_generator_free(v.generator);

@@ -3,7 +3,6 @@
 #include "cli/commands.h"
 #include "cli/signals.h"
 #include "cli/train_flags.h"
-#include "models/records.h"
 
 #include <sodium.h>
 #include <string.h>
@@ -152,29 +151,28 @@ static void make_tag(const struct train_flags *f, const struct training_set *set
 }
 
 static cJSON *summarize(const struct fc_training_watch *w, const struct training_set *set,
-                        size_t steps, const struct fc_session *s)
+                        size_t steps, const struct fc_session *s, struct fc_error *err)
 {
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "command", "train");
-    cJSON_AddNumberToObject(o, "examples", (double)set->n);
-    cJSON_AddNumberToObject(o, "rationales", (double)set->n_rationales);
-    cJSON_AddNumberToObject(o, "cut", (double)set->n_cut);
-    cJSON_AddNumberToObject(o, "steps", (double)steps);
-    cJSON_AddNumberToObject(o, "loss", w->last.loss);
-    cJSON_AddNumberToObject(o, "label_loss", w->last.task_loss[FC_TASK_PREDICT]);
-    cJSON_AddNumberToObject(o, "rationale_loss", w->last.task_loss[FC_TASK_EXPLAIN]);
-    cJSON_AddNumberToObject(o, "tokens", (double)w->tokens);
-    cJSON_AddNumberToObject(o, "seconds", w->seconds);
-    cJSON_AddNumberToObject(o, "tokens_per_second", (double)w->tokens / (w->seconds + 1e-9));
-    cJSON_AddNumberToObject(o, "gflops", w->flops / (w->seconds + 1e-9) * 1e-9);
-    cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)s->dev.peak);
-    return o;
+    double seconds = w->seconds + 1e-9;
+    const struct fc_metric figures[] = {{"examples", (double)set->n},
+                                        {"rationales", (double)set->n_rationales},
+                                        {"cut", (double)set->n_cut},
+                                        {"steps", (double)steps},
+                                        {"loss", w->last.loss},
+                                        {"label_loss", w->last.task_loss[FC_TASK_PREDICT]},
+                                        {"rationale_loss", w->last.task_loss[FC_TASK_EXPLAIN]},
+                                        {"tokens", (double)w->tokens},
+                                        {"seconds", w->seconds},
+                                        {"tokens_per_second", (double)w->tokens / seconds},
+                                        {"gflops", w->flops / seconds * 1e-9},
+                                        {"peak_memory_bytes", (double)s->dev.peak}};
+    return fc_metrics_object("command", "train", figures, sizeof figures / sizeof figures[0], err);
 }
 
 static enum fc_code train(const struct fc_options *options, const struct train_flags *f,
                           struct fc_session *s, struct training_set *set, struct fc_error *err)
 {
-    struct fc_training_options how = fc_train_flags_apply(&f->train);
+    struct fc_training_options how = fc_train_flags_apply(&f->train, s->model.n_ctx);
     struct fc_metrics metrics = {0};
     struct fc_training_watch watch;
     size_t steps = 0;
@@ -197,7 +195,7 @@ static enum fc_code train(const struct fc_options *options, const struct train_f
     if (code == FC_OK)
         code = fc_save_model(s, &s->model, f->output, err);
     if (code == FC_OK)
-        code = fc_print_summary(options, summarize(&watch, set, steps, s), err);
+        code = fc_print_summary(options, summarize(&watch, set, steps, s, err), err);
 cleanup:
     if (metrics.file) {
         enum fc_code closed = fc_metrics_close(&metrics, code == FC_OK ? err : NULL);
@@ -223,7 +221,7 @@ enum fc_code fc_cmd_train(int argc, char **argv, struct fc_error *err)
     fc_signals_catch();
     code = fc_dataset_read(&data, flags.data, true, err);
     if (code == FC_OK && flags.rationales)
-        code = fc_id_texts_read(&rationales, flags.rationales, err);
+        code = fc_rationales_read(&rationales, flags.rationales, &data, err);
     if (code == FC_OK)
         code =
             fc_task_templates_open(&templates, fc_dataset_has_choices(&data), flags.templates, err);
@@ -231,14 +229,11 @@ enum fc_code fc_cmd_train(int argc, char **argv, struct fc_error *err)
         code = fc_session_open(&s, &flags.model, &flags.compute, 0, err);
     if (code != FC_OK)
         goto cleanup;
-    size_t limit = flags.train.max_length < s.model.n_ctx ? flags.train.max_length : s.model.n_ctx;
-    const struct fc_sample_maker maker = {s.tok, &templates, limit};
+    const struct fc_sample_maker maker = {s.tok, &templates,
+                                          fc_train_flags_length(&flags.train, s.model.n_ctx)};
     code = training_set_make(&set, &maker, &data, &rationales, err);
     if (code != FC_OK)
         fc_error_prefix(err, "%s", flags.data);
-    if (code == FC_OK && flags.rationales && set.n_rationales == 0)
-        code = fc_fail(err, FC_ERR_INPUT, "%s: no id of %s has a rationale in it", flags.rationales,
-                       flags.data);
     if (code == FC_OK)
         code = fc_make_folder(flags.output, err);
     if (code == FC_OK)

@@ -4,18 +4,19 @@
 
 #include "cli/evaluate.h"
 #include "cli/inference.h"
+#include "cli/privacy_flags.h"
 #include "cli/train_flags.h"
 
 struct fc_distill_flags {
     struct fc_model_flags model;
     struct fc_compute_flags compute;
     struct fc_train_flags train;
-    const char *data, *dev, *server, *output, *templates, *rationales, *ledger;
-    double epsilon, budget, delta, stay, temperature, timeout;
-    size_t nearest, vocabulary, max_words, rationale_tokens, examples;
-    struct fc_strings public_words;
+    struct fc_privacy_flags privacy;
+    const char *data, *dev, *server, *output, *templates, *rationales;
+    double temperature, timeout;
+    size_t rationale_tokens, examples;
     int normalize;
-    bool pad, decode, zero_shot, label_only, unprotected, inference_only;
+    bool decode, zero_shot, label_only, unprotected, inference_only;
 };
 extern const struct fc_command_spec fc_distill_spec;
 
@@ -53,11 +54,11 @@ struct fc_distill {
     double seconds;
 };
 
-/* The table on stdout, unless --json. */
-void fc_distill_print(const struct fc_distill *d);
+/* The table. */
+void fc_distill_print(const struct fc_distill *d, FILE *out);
 /* OUTPUT/report.html. */
 enum fc_code fc_distill_report(const struct fc_distill *d, struct fc_error *err);
-/* The summary's JSON; the caller's. */
-cJSON *fc_distill_summary(const struct fc_distill *d);
+/* The summary's JSON, the caller's; NULL without memory for it. */
+cJSON *fc_distill_summary(const struct fc_distill *d, struct fc_error *err);
 
 #endif

@@ -22,109 +22,137 @@ static double decode_rate(const struct fc_distill *d)
                : 0;
 }
 
-/* ---- the table
- * ----------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------- */
 
-static void print_privacy(const struct fc_distill *d)
+static void print_privacy(const struct fc_distill *d, FILE *out)
 {
     const struct fc_mechanism *m = &d->mechanism_facts;
     const struct fc_run_report *r = &d->report.privacy;
-    printf("epsilon %.4f per word: one of the %zu nearest of %zu words with probability %.1f %%\n",
-           m->epsilon, m->nearest, m->n_outputs, 100 * m->stay);
-    printf("epsilon spent: longest text %.1f, this run %.1f, this client so far %.1f (delta %g)\n",
-           r->document.epsilon, r->run.epsilon, r->client.epsilon, m->delta);
-    printf("words drawn %llu, in %zu texts (%zu of them sent before and not charged again)\n",
-           (unsigned long long)r->draws, r->texts, r->resent);
+    fprintf(out,
+            "epsilon %.4f per word: one of the %zu nearest of %zu words with probability %.1f %%\n",
+            m->epsilon, m->nearest, m->n_outputs, 100 * m->stay);
+    fprintf(out,
+            "epsilon spent: longest text %.1f, this run %.1f, this client so far %.1f (delta %g)\n",
+            r->document.epsilon, r->run.epsilon, r->client.epsilon, m->delta);
+    fprintf(out, "words drawn %llu, in %zu texts (%zu of them sent before and not charged again)\n",
+            (unsigned long long)r->draws, r->texts, r->resent);
     if (m->n_public)
-        printf("outside the guarantee: %zu public words\n", m->n_public);
+        fprintf(out, "outside the guarantee: %zu public words\n", m->n_public);
 }
 
-void fc_distill_print(const struct fc_distill *d)
+static void print_arms(const struct fc_distill *d, FILE *out)
 {
-    printf("\n%-14s %9s  %-17s %10s %8s %14s\n", "", "accuracy", "95 % interval", "rationales",
-           "steps", "train tokens/s");
+    fprintf(out, "\n%-14s %9s  %-17s %10s %8s %14s\n", "", "accuracy", "95 % interval",
+            "rationales", "steps", "train tokens/s");
     for (int i = 0; i < FC_ARMS; i++) {
         const struct fc_arm *a = &d->arms[i];
         double low, high;
         if (!a->name)
             continue;
         fc_wilson(a->correct, a->total, &low, &high);
-        printf("%-14s %7.1f %%  %5.1f to %5.1f %%  %10zu %8zu %14.0f\n", a->name,
-               100 * (double)a->correct / (double)a->total, 100 * low, 100 * high, a->n_rationales,
-               a->steps, a->tokens_per_second);
+        fprintf(out, "%-14s %7.1f %%  %5.1f to %5.1f %%  %10zu %8zu %14.0f\n", a->name,
+                100 * (double)a->correct / (double)a->total, 100 * low, 100 * high, a->n_rationales,
+                a->steps, a->tokens_per_second);
     }
-    printf("\n");
-    if (d->has_report) {
-        print_privacy(d);
-        printf("server %.0f tokens/s, decoding %.0f tokens/s, sent %.1f KiB, received %.1f KiB\n",
-               server_rate(d), decode_rate(d), (double)d->report.bytes_out / 1024,
-               (double)d->report.bytes_in / 1024);
-    }
-    printf("report %s/report.html\n", d->flags->output);
+    fprintf(out, "\n");
 }
 
-/* ---- summary.json
- * ---------------------------------------------------------------------------------- */
+void fc_distill_print(const struct fc_distill *d, FILE *out)
+{
+    const struct fc_inference_report *r = &d->report;
+    if (!d->flags->inference_only)
+        print_arms(d, out);
+    if (d->has_report) {
+        print_privacy(d, out);
+        fprintf(out,
+                "server %.0f tokens/s, decoding %.0f tokens/s, sent %.1f KiB, received %.1f KiB\n",
+                server_rate(d), decode_rate(d), (double)r->bytes_out / 1024,
+                (double)r->bytes_in / 1024);
+    }
+    if (r->refused)
+        fprintf(out, "the server refused %zu prompts: their examples have no rationale\n",
+                r->refused);
+    fprintf(out, "report %s/report.html\n", d->flags->output);
+}
 
-static cJSON *arm_summary(const struct fc_arm *a)
+/* ---- summary.json ------------------------------------------------------------------------- */
+
+static cJSON *arm_summary(const struct fc_arm *a, struct fc_error *err)
 {
     double low, high;
     fc_wilson(a->correct, a->total, &low, &high);
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddNumberToObject(o, "accuracy", (double)a->correct / (double)a->total);
-    cJSON_AddNumberToObject(o, "accuracy_low", low);
-    cJSON_AddNumberToObject(o, "accuracy_high", high);
-    cJSON_AddNumberToObject(o, "correct", (double)a->correct);
-    cJSON_AddNumberToObject(o, "total", (double)a->total);
-    cJSON_AddNumberToObject(o, "steps", (double)a->steps);
-    cJSON_AddNumberToObject(o, "rationales", (double)a->n_rationales);
-    cJSON_AddNumberToObject(o, "train_tokens_per_second", a->tokens_per_second);
-    return o;
+    const struct fc_metric figures[] = {{"accuracy", (double)a->correct / (double)a->total},
+                                        {"accuracy_low", low},
+                                        {"accuracy_high", high},
+                                        {"correct", (double)a->correct},
+                                        {"total", (double)a->total},
+                                        {"steps", (double)a->steps},
+                                        {"rationales", (double)a->n_rationales},
+                                        {"train_tokens_per_second", a->tokens_per_second},
+                                        {"eval_tokens_per_second", a->eval_tokens_per_second}};
+    return fc_metrics_object(NULL, NULL, figures, sizeof figures / sizeof figures[0], err);
 }
 
-/* JSON has no infinity: null says that there is no such figure. */
-static void add_finite(cJSON *o, const char *name, double value)
+/* Adds an item, which is taken; NULL is the out of memory of who made it. */
+static bool add(cJSON *o, const char *name, cJSON *item)
 {
-    if (isfinite(value))
-        cJSON_AddNumberToObject(o, name, value);
-    else
-        cJSON_AddNullToObject(o, name);
+    if (item && cJSON_AddItemToObject(o, name, item))
+        return true;
+    cJSON_Delete(item);
+    return false;
 }
 
-cJSON *fc_distill_summary(const struct fc_distill *d)
+/* JSON has no infinity: cJSON prints null, which says that there is no such figure. */
+static bool add_inference(cJSON *o, const struct fc_distill *d)
 {
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "command", "distill");
-    cJSON *arms = cJSON_AddObjectToObject(o, "accuracy");
-    for (int i = 0; i < FC_ARMS; i++)
+    const struct fc_inference_report *r = &d->report;
+    const struct fc_run_report *p = &r->privacy;
+    const struct fc_metric figures[] = {{"epsilon_per_word", d->mechanism_facts.epsilon},
+                                        {"epsilon_document", p->document.epsilon},
+                                        {"epsilon_run", p->run.epsilon},
+                                        {"epsilon_client", p->client.epsilon},
+                                        {"epsilon_client_pure", p->client.pure},
+                                        {"delta", d->mechanism_facts.delta},
+                                        {"words_drawn", (double)p->draws},
+                                        {"texts", (double)p->texts},
+                                        {"texts_resent", (double)p->resent},
+                                        {"server_tokens_per_second", server_rate(d)},
+                                        {"decode_tokens_per_second", decode_rate(d)},
+                                        {"bytes_sent", (double)r->bytes_out},
+                                        {"bytes_received", (double)r->bytes_in},
+                                        {"resends", (double)r->resends},
+                                        {"refused", (double)r->refused}};
+    bool whole = add(o, "server_model", cJSON_CreateString(r->server_model)) &&
+                 add(o, "mechanism", cJSON_Duplicate(d->mechanism, true));
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0] && whole; i++)
+        whole = add(o, figures[i].name, cJSON_CreateNumber(figures[i].value));
+    return whole;
+}
+
+cJSON *fc_distill_summary(const struct fc_distill *d, struct fc_error *err)
+{
+    const struct fc_metric figures[] = {
+        {"train_examples", (double)d->train.n},
+        {"dev_examples", (double)d->dev.n},
+        {"seconds", d->seconds},
+        {"peak_memory_bytes", (double)(d->session.dev.peak + d->train_device.peak)}};
+    cJSON *o =
+        fc_metrics_object("command", "distill", figures, sizeof figures / sizeof figures[0], err);
+    cJSON *arms = o ? cJSON_AddObjectToObject(o, "accuracy") : NULL;
+    bool whole = arms && add(o, "output", cJSON_CreateString(d->flags->output));
+    for (int i = 0; i < FC_ARMS && whole; i++)
         if (d->arms[i].name)
-            cJSON_AddItemToObject(arms, d->arms[i].name, arm_summary(&d->arms[i]));
-    if (d->has_report) {
-        const struct fc_run_report *r = &d->report.privacy;
-        add_finite(o, "epsilon_per_word", d->mechanism_facts.epsilon);
-        add_finite(o, "epsilon_document", r->document.epsilon);
-        add_finite(o, "epsilon_run", r->run.epsilon);
-        add_finite(o, "epsilon_client", r->client.epsilon);
-        add_finite(o, "epsilon_client_pure", r->client.pure);
-        add_finite(o, "delta", d->mechanism_facts.delta);
-        add_finite(o, "words_drawn", (double)r->draws);
-        add_finite(o, "texts_resent", (double)r->resent);
-        add_finite(o, "server_tokens_per_second", server_rate(d));
-        add_finite(o, "decode_tokens_per_second", decode_rate(d));
-        add_finite(o, "bytes_sent", (double)d->report.bytes_out);
-        add_finite(o, "bytes_received", (double)d->report.bytes_in);
-        add_finite(o, "refused", (double)d->report.refused);
-        cJSON_AddItemReferenceToObject(o, "mechanism", d->mechanism);
-    }
-    cJSON_AddNumberToObject(o, "seconds", d->seconds);
-    cJSON_AddNumberToObject(o, "peak_memory_bytes",
-                            (double)(d->session.dev.peak + d->train_device.peak));
-    cJSON_AddStringToObject(o, "output", d->flags->output);
-    return o;
+            whole = add(arms, d->arms[i].name, arm_summary(&d->arms[i], err));
+    if (whole && d->has_report)
+        whole = add_inference(o, d);
+    if (whole)
+        return o;
+    cJSON_Delete(o);
+    fc_fail(err, FC_ERR_MEMORY, "summary: out of memory");
+    return NULL;
 }
 
-/* ---- report.html
- * ------------------------------------------------------------------------------------ */
+/* ---- report.html -------------------------------------------------------------------------- */
 
 /* Everything that the page's pointers point into. */
 struct page {
@@ -202,7 +230,7 @@ static void fill_privacy(struct page *p, const struct fc_distill *d)
         .documents = d->report.documents,
         .n_documents = d->report.n_documents,
         .spent = r->client.epsilon,
-        .budget = d->flags->budget,
+        .budget = d->flags->privacy.budget,
         .delta = m->delta,
         .rho = r->client.rho,
         .mechanism = p->mechanism,
@@ -250,7 +278,8 @@ static void fill_head(struct page *p, const struct fc_distill *d)
         add_fact(p, "Server", p->rates[1]);
         add_fact(p, "Decoding", p->rates[2]);
     }
-    add_fact(p, "Training", p->rates[3]);
+    if (d->arms[FC_ARM_FEDCOT].name)
+        add_fact(p, "Training", p->rates[3]);
     add_fact(p, "Model", d->flags->model.model);
 }
 

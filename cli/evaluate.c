@@ -13,6 +13,8 @@
 
 #define SCORE_GROUP 64 /* examples between two progress updates */
 
+const char *const fc_normalize_names[] = {"sum", "tokens", "bytes", NULL};
+
 void fc_wilson(size_t k, size_t n, double *low, double *high)
 {
     const double z = 1.959963984540054;
@@ -124,6 +126,8 @@ static enum fc_code by_likelihood(struct fc_evaluation *e, struct fc_model *mode
     for (size_t first = 0; first < e->n && code == FC_OK; first += SCORE_GROUP) {
         size_t n = e->n - first < SCORE_GROUP ? e->n - first : SCORE_GROUP;
         code = score_group(e, scorer, first, n, err);
+        if (code != FC_OK)
+            fc_error_prefix(err, "examples from number %zu on", first + 1);
         for (size_t i = first; i < first + n && code == FC_OK; i++)
             code = decide(&e->items[i], &data->items[i], options->normalize, err);
         if (code == FC_OK)
@@ -178,16 +182,29 @@ static bool same_words(const char *a, const char *b)
     }
 }
 
-static bool answers_match(const char *generated, const struct fc_example *example)
+/* Whether a text is a number and nothing else, as "-3.5" or "1,000" are. */
+static bool is_number(const char *text)
+{
+    size_t len = strlen(text), first = text[0] == '-';
+    return len > first && strspn(text + first, "0123456789.,") == len - first &&
+           isdigit((unsigned char)text[len - 1]);
+}
+
+static bool has_word(const char *text)
+{
+    for (; *text; text++)
+        if (isalnum((unsigned char)*text) || (unsigned char)*text >= 128)
+            return true;
+    return false;
+}
+
+bool fc_answers_match(const char *generated, const char *answer)
 {
     double x, y;
-    if (same_words(generated, example->answer))
-        return true;
-    char *end;
-    strtod(example->answer, &end);
-    bool numeric = end != example->answer && *end == '\0';
-    return example->n_choices == 0 && numeric && last_number(generated, &x) &&
-           last_number(example->answer, &y) && fabs(x - y) <= 1e-9 * fabs(y);
+    if (is_number(answer)) /* the marks of "3.5" and "-5" matter, so it is no word */
+        return last_number(generated, &x) && last_number(answer, &y) &&
+               fabs(x - y) <= 1e-9 * fabs(y);
+    return has_word(answer) ? same_words(generated, answer) : strcmp(generated, answer) == 0;
 }
 
 struct generation {
@@ -212,7 +229,8 @@ static void on_answer(void *context, const struct fc_result *result)
     if (result->finish == FC_FINISH_FAILED)
         fc_fail(&g->error, FC_ERR_MEMORY, "generation: out of memory for an answer");
     v->prediction = fc_strndup(text, n, &g->error);
-    v->correct = v->prediction && answers_match(v->prediction, &g->data->items[result->id]);
+    v->correct =
+        v->prediction && fc_answers_match(v->prediction, g->data->items[result->id].answer);
     g->n_done++;
 }
 

@@ -9,6 +9,7 @@ enum fc_eval_method { FC_EVAL_AUTO, FC_EVAL_LIKELIHOOD, FC_EVAL_GENERATE };
 
 /* What the sum of a choice's log-probabilities is divided by before choices are compared. */
 enum fc_normalize { FC_NORMALIZE_SUM, FC_NORMALIZE_TOKENS, FC_NORMALIZE_BYTES };
+extern const char *const fc_normalize_names[]; /* of the flag --normalize */
 
 /* One example after evaluation; lists are parallel to the example's choices. */
 struct fc_verdict {
@@ -42,6 +43,10 @@ enum fc_code fc_evaluate(struct fc_evaluation *e, const struct fc_session *s,
                          const struct fc_dataset *data, const struct fc_eval_options *options,
                          struct fc_error *err);
 void fc_evaluation_free(struct fc_evaluation *e);
+
+/* Whether a generated text gives the example's answer: a number by the value of the last number in
+ * the text, any other by its letters and digits, whatever their case. */
+bool fc_answers_match(const char *generated, const char *answer);
 
 /* 95 % Wilson interval of k successes in n trials. */
 void fc_wilson(size_t k, size_t n, double *low, double *high);

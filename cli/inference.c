@@ -3,6 +3,8 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "cli/identity.h"
+#include "cli/privacy_flags.h"
 #include "cli/signals.h"
 
 #include <string.h>
@@ -24,43 +26,91 @@ static enum fc_code open_store(struct fc_store *store, const struct fc_inference
     return code;
 }
 
-enum fc_code fc_render_private(const struct fc_inference *inf, size_t index, struct fc_text *text,
-                               struct fc_error *err)
+/* ---- whose texts the folder holds --------------------------------------------------------- */
+
+static void hash_data(const struct fc_dataset *data, char value[FC_IDENTITY_SIZE])
 {
-    const struct fc_example *e = &inf->data->items[index];
-    struct fc_text choices = {0};
-    enum fc_code code = fc_join_choices(e, &choices, err);
-    const char *const values[] = {e->question, choices.data};
-    if (code == FC_OK)
-        code = fc_template_render(inf->templates->perturb, values, text, err);
-    fc_text_free(&choices);
+    struct fc_identity_hash h;
+    fc_identity_hash_begin(&h);
+    for (size_t i = 0; i < data->n; i++) {
+        const struct fc_example *e = &data->items[i];
+        fc_identity_hash_add(&h, e->id);
+        fc_identity_hash_add(&h, e->question);
+        for (size_t j = 0; j < e->n_choices; j++)
+            fc_identity_hash_add(&h, e->choices[j]);
+        fc_identity_hash_add(&h, NULL); /* no choice is empty: here they end */
+    }
+    fc_identity_hash_end(&h, value);
+}
+
+/* Of the templates that make texts here; the server's is in the name of its model. */
+static enum fc_code hash_templates(const struct fc_task_templates *t, char value[FC_IDENTITY_SIZE],
+                                   struct fc_error *err)
+{
+    static const char *const fields[] = {"{{question}}", "{{choices}}", "{{perturbed}}",
+                                         "{{rationale}}"};
+    const struct fc_template *const both[] = {t->perturb, t->decode};
+    struct fc_identity_hash h;
+    enum fc_code code = FC_OK;
+    fc_identity_hash_begin(&h);
+    for (size_t i = 0; i < 2 && code == FC_OK; i++) {
+        struct fc_text text = {0};
+        code = fc_template_render(both[i], fields, &text, err);
+        fc_identity_hash_add(&h, text.data);
+        fc_text_free(&text);
+    }
+    fc_identity_hash_end(&h, value);
     return code;
 }
+
+/* Refuses a folder that holds the texts of another job. */
+static enum fc_code claim_folder(struct fc_inference *inf, struct fc_error *err)
+{
+    const struct fc_inference_options *o = &inf->options;
+    struct fc_mechanism mechanism = {.hash = "none"};
+    char data[FC_IDENTITY_SIZE], templates[FC_IDENTITY_SIZE], model[FC_FINGERPRINT_SIZE];
+    char tokens[32], temperature[32], seed[32];
+    if (inf->perturber)
+        fc_perturber_mechanism(inf->perturber, &mechanism);
+    hash_data(inf->data, data);
+    snprintf(tokens, sizeof tokens, "%zu", o->max_tokens);
+    snprintf(temperature, sizeof temperature, "%.17g", o->temperature);
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)o->seed);
+    enum fc_code code = hash_templates(inf->templates, templates, err);
+    if (code == FC_OK)
+        code = fc_session_fingerprint(inf->session, NULL, model, err);
+    const struct fc_identity_part parts[] = {{"training data", data},
+                                             {"epsilon or other privacy flag", mechanism.hash},
+                                             {"set of templates", templates},
+                                             {"model, dtype or chat format", model},
+                                             {"--decode", o->decode ? "yes" : "no"},
+                                             {"--rationale-tokens", tokens},
+                                             {"--temperature", temperature},
+                                             {"--seed", seed}};
+    bool is_empty = inf->perturbed.n + inf->received.n + inf->decoded.n == 0;
+    return code == FC_OK ? fc_identity_claim(inf->folder, "identity.json", parts,
+                                             sizeof parts / sizeof parts[0], is_empty, err)
+                         : code;
+}
+
+/* ---- start -------------------------------------------------------------------------------- */
 
 /* Whether the budget covers the whole job: asked before anything is perturbed. */
 static enum fc_code check_budget(struct fc_inference *inf, struct fc_error *err)
 {
-    size_t n = inf->data->n;
-    struct fc_private_text *texts = fc_alloc(n, sizeof *texts, "texts", err);
-    struct fc_text *rendered = fc_alloc(n, sizeof *rendered, "texts", err);
-    enum fc_code code = texts && rendered ? FC_OK : FC_ERR_MEMORY;
-    for (size_t i = 0; i < n && code == FC_OK; i++) {
-        code = fc_render_private(inf, i, &rendered[i], err);
-        texts[i] =
-            (struct fc_private_text){inf->data->items[i].id, rendered[i].data, rendered[i].len};
-    }
-    if (code == FC_OK) {
-        struct fc_run_report plan;
-        code = fc_perturber_plan(inf->perturber, inf->options.ledger, texts, n, &plan, err);
+    struct fc_private_texts texts;
+    struct fc_run_report plan = {0};
+    enum fc_code code =
+        fc_private_texts_render(&texts, inf->data, inf->templates, NULL, inf->data->n, err);
+    if (code == FC_OK)
+        code = fc_perturber_plan(inf->perturber, inf->options.ledger, texts.items, texts.n, &plan,
+                                 err);
+    if (code == FC_OK || code == FC_ERR_BUDGET)
         fprintf(stderr,
                 "privacy: %llu words to draw in %zu texts (%zu already paid for), the longest "
                 "costs epsilon %.1f\n",
                 (unsigned long long)plan.draws, plan.texts, plan.resent, plan.document.epsilon);
-    }
-    for (size_t i = 0; rendered && i < n; i++)
-        fc_text_free(&rendered[i]);
-    free(rendered);
-    free(texts);
+    fc_private_texts_free(&texts);
     return code;
 }
 
@@ -76,9 +126,8 @@ static enum fc_code open_perturber(struct fc_inference *inf, struct fc_error *er
         return code;
     inf->perturb_model = s->model;
     inf->perturb_model.dev = &inf->perturb_device;
-    code = fc_perturber_open(&inf->perturber, &inf->perturb_model, s->tok, inf->options.perturber,
+    return fc_perturber_open(&inf->perturber, &inf->perturb_model, s->tok, inf->options.perturber,
                              err);
-    return code == FC_OK ? check_budget(inf, err) : code;
 }
 
 static enum fc_code collect(struct fc_stage *stage, void *context, void *item, struct fc_error *err)
@@ -120,7 +169,7 @@ static enum fc_code start(struct fc_inference *inf, struct fc_error *err)
                               .capacity = 1,
                               .destroy = fc_work_free},
     };
-    return fc_pipeline_start(&inf->pipeline, stages, FC_STAGES, NULL, err);
+    return fc_pipeline_start(&inf->pipeline, stages, FC_STAGES, fc_signals_flag(), err);
 }
 
 enum fc_code fc_inference_start(struct fc_inference **out, struct fc_session *session,
@@ -153,6 +202,11 @@ enum fc_code fc_inference_start(struct fc_inference **out, struct fc_session *se
         code = open_store(&inf->decoded, inf, "rationales.jsonl", "text", err);
     if (code == FC_OK)
         code = open_perturber(inf, err);
+    inf->options.perturber = NULL; /* it was the caller's */
+    if (code == FC_OK)
+        code = claim_folder(inf, err);
+    if (code == FC_OK && inf->perturber)
+        code = check_budget(inf, err);
     if (code == FC_OK)
         code = start(inf, err);
     if (code != FC_OK)
@@ -171,7 +225,8 @@ static enum fc_code join(struct fc_inference *inf, struct fc_error *err)
     return inf->code == FC_OK ? FC_OK : fc_fail(err, inf->code, "%s", inf->error.text);
 }
 
-/* Waits a moment for news; whether the example is there. */
+/* Waits a moment for news. Whether example `index` is there, as in inf->ready; index data->n asks
+ * whether all are. */
 static unsigned char look(struct fc_inference *inf, size_t index, size_t *n_ready)
 {
     struct timespec until;
@@ -179,38 +234,47 @@ static unsigned char look(struct fc_inference *inf, size_t index, size_t *n_read
     until.tv_nsec += 200000000;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
+    bool all = index == inf->data->n;
     pthread_mutex_lock(&inf->lock);
-    if (!inf->ready[index])
+    if (!(all ? inf->n_ready == inf->data->n : inf->ready[index]))
         pthread_cond_timedwait(&inf->changed, &inf->lock, &until);
-    unsigned char ready = inf->ready[index];
+    unsigned char ready = all ? inf->n_ready == inf->data->n : inf->ready[index];
     *n_ready = inf->n_ready;
     pthread_mutex_unlock(&inf->lock);
     return ready;
 }
 
+/* Waits with progress until look says yes, or the pipeline has ended: *ready says which. */
+static enum fc_code wait_for(struct fc_inference *inf, size_t index, unsigned char *ready,
+                             struct fc_error *err)
+{
+    struct fc_progress progress;
+    struct fc_stage_stats last = {0};
+    size_t n_ready;
+    enum fc_code code = FC_OK;
+    *ready = look(inf, index, &n_ready);
+    if (*ready)
+        return FC_OK;
+    fc_progress_begin(&progress, stderr, "rationales", "texts", inf->data->n);
+    while (!*ready && !last.ended && code == FC_OK) {
+        fc_pipeline_stats(inf->pipeline, FC_STAGE_COLLECT, &last); /* before the look, not after */
+        *ready = look(inf, index, &n_ready);
+        fc_progress_update(&progress, n_ready, NULL);
+        code = fc_signals_check(err);
+    }
+    fc_progress_end(&progress);
+    return code;
+}
+
 enum fc_code fc_inference_wait(struct fc_inference *inf, size_t index, const char **text,
                                struct fc_error *err)
 {
-    struct fc_progress progress;
-    struct fc_stage_stats last;
-    size_t n_ready;
-    unsigned char ready = look(inf, index, &n_ready);
-    enum fc_code code = FC_OK;
-    if (!ready) {
-        fc_progress_begin(&progress, stderr, "rationales", "texts", inf->data->n);
-        while (!ready && code == FC_OK) {
-            fc_pipeline_stats(inf->pipeline, FC_STAGE_COLLECT, &last);
-            ready = look(inf, index, &n_ready);
-            fc_progress_update(&progress, n_ready, NULL);
-            if (!ready && last.ended)
-                code = join(inf, err);
-            if (!ready && last.ended && code == FC_OK)
-                code = fc_fail(err, FC_ERR_INTERNAL, "the pipeline ended without a rationale");
-            if (code == FC_OK)
-                code = fc_signals_check(err);
-        }
-        fc_progress_end(&progress);
-    }
+    unsigned char ready;
+    enum fc_code code = wait_for(inf, index, &ready, err);
+    if (code == FC_OK && !ready)
+        code = join(inf, err);
+    if (code == FC_OK && !ready)
+        code = fc_fail(err, FC_ERR_INTERNAL, "the pipeline ended without a rationale");
     *text = ready == 1 ? inf->decoded.texts[index] : NULL;
     return code;
 }
@@ -218,7 +282,10 @@ enum fc_code fc_inference_wait(struct fc_inference *inf, size_t index, const cha
 enum fc_code fc_inference_finish(struct fc_inference *inf, struct fc_inference_report *report,
                                  struct fc_error *err)
 {
-    enum fc_code code = join(inf, err);
+    unsigned char all;
+    enum fc_code code = inf->joined ? FC_OK : wait_for(inf, inf->data->n, &all, err);
+    if (code == FC_OK)
+        code = join(inf, err);
     for (size_t i = 0; i < FC_STAGES; i++)
         fc_pipeline_stats(inf->pipeline, i, &inf->report.stages[i]);
     *report = inf->report;

@@ -6,6 +6,8 @@
  * order in which training will want them. What a stage has made is on disk before it goes on, in
  * the output folder, so a job that was killed goes on from there with the same texts:
  *
+ *     identity.json     what the texts depend on: another job is refused the folder
+ *     server.json       the same of the server's model
  *     perturbed.jsonl   {"id", "prompt"}        what left the client
  *     received.jsonl    {"id", "text", ...}     the server's rationales
  *     rationales.jsonl  {"id", "text", ...}     decoded, as trained on */
@@ -25,7 +27,8 @@ struct fc_inference_options {
     const char *name;                             /* "FedCoT", "unprotected": in messages */
     const char *server;                           /* URL */
     double timeout;                               /* seconds without a word from the server */
-    const struct fc_perturber_options *perturber; /* NULL: raw texts leave, on public data only */
+    const struct fc_perturber_options *perturber; /* read by start only; NULL: raw texts leave,
+                                                     on public data only */
     struct fc_ledger *ledger;                     /* borrowed; NULL only with perturber NULL */
     bool decode;        /* false: the server's rationales are trained on as they are */
     size_t max_tokens;  /* of a rationale */
@@ -51,7 +54,8 @@ struct fc_inference_report {
 struct fc_inference;
 
 /* Starts the stages. `session` (packed if decode) is the decode stage's until finish; order[n] are
- * indexes of examples of `data`. Refuses with FC_ERR_BUDGET before anything is perturbed. */
+ * indexes of examples of `data`. FC_ERR_INPUT if the folder holds the texts of another job,
+ * FC_ERR_BUDGET if the ledger does not cover this one; both before anything is perturbed. */
 enum fc_code fc_inference_start(struct fc_inference **inf, struct fc_session *session,
                                 const struct fc_task_templates *templates,
                                 const struct fc_dataset *data, const size_t *order,
@@ -63,7 +67,7 @@ enum fc_code fc_inference_start(struct fc_inference **inf, struct fc_session *se
 enum fc_code fc_inference_wait(struct fc_inference *inf, size_t index, const char **text,
                                struct fc_error *err);
 
-/* Waits for the whole pipeline and fills the report. */
+/* Waits for the whole pipeline, showing progress, and fills the report. */
 enum fc_code fc_inference_finish(struct fc_inference *inf, struct fc_inference_report *report,
                                  struct fc_error *err);
 

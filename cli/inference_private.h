@@ -10,6 +10,7 @@
 #define FC_PERTURB_BATCH 32    /* texts perturbed and charged at once */
 #define FC_EXCHANGE_WINDOW 256 /* prompts at the server at once */
 #define FC_DECODE_WINDOW 64    /* prompts in the decoder's generator at once */
+#define FC_DECODE_MOST 8192    /* tokens that its KV cache holds at least (engine/generate.h) */
 
 /* An example on its way. Texts are in the stores; only what may leave is carried. */
 struct fc_work {
@@ -52,9 +53,5 @@ struct fc_inference {
 enum fc_code fc_perturb_stage(struct fc_stage *stage, void *context, struct fc_error *err);
 enum fc_code fc_exchange_stage(struct fc_stage *stage, void *context, struct fc_error *err);
 enum fc_code fc_decode_stage(struct fc_stage *stage, void *context, struct fc_error *err);
-
-/* The text of an example that is perturbed. */
-enum fc_code fc_render_private(const struct fc_inference *inf, size_t index, struct fc_text *text,
-                               struct fc_error *err);
 
 #endif

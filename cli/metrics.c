@@ -97,18 +97,25 @@ cleanup:
     return code;
 }
 
+cJSON *fc_metrics_object(const char *key, const char *text, const struct fc_metric *values,
+                         size_t n, struct fc_error *err)
+{
+    cJSON *o = cJSON_CreateObject();
+    bool whole = o && (!key || cJSON_AddStringToObject(o, key, text));
+    for (size_t i = 0; i < n && whole; i++)
+        whole = cJSON_AddNumberToObject(o, values[i].name, values[i].value) != NULL;
+    if (whole)
+        return o;
+    cJSON_Delete(o);
+    fc_fail(err, FC_ERR_MEMORY, "JSON: out of memory");
+    return NULL;
+}
+
 enum fc_code fc_metrics_log(struct fc_metrics *m, const char *kind, const struct fc_metric *values,
                             size_t n, struct fc_error *err)
 {
-    if (!m->file)
-        return FC_OK;
-    cJSON *record = cJSON_CreateObject();
-    for (size_t i = 0; record && i < n; i++)
-        if (!cJSON_AddNumberToObject(record, values[i].name, values[i].value)) {
-            cJSON_Delete(record);
-            record = NULL;
-        }
-    return fc_metrics_record(m, kind, record, err);
+    return m->file ? fc_metrics_record(m, kind, fc_metrics_object(NULL, NULL, values, n, err), err)
+                   : FC_OK;
 }
 
 /* One fwrite call: lines of several threads do not mix. */

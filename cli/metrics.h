@@ -35,6 +35,11 @@ enum fc_code fc_metrics_log(struct fc_metrics *m, const char *kind, const struct
 enum fc_code fc_metrics_record(struct fc_metrics *m, const char *kind, cJSON *record,
                                struct fc_error *err);
 
+/* {KEY: text, NAME: value, ...}, as of the summary of a command; key NULL: values only. NULL with
+ * FC_ERR_MEMORY. Owner: the caller, cJSON_Delete. */
+cJSON *fc_metrics_object(const char *key, const char *text, const struct fc_metric *values,
+                         size_t n, struct fc_error *err);
+
 /* Prints one value on one line of `out` and flushes: the summary of a command under --json. */
 enum fc_code fc_print_json_line(FILE *out, const cJSON *value, struct fc_error *err);
 

@@ -62,6 +62,8 @@ enum fc_code fc_session_fingerprint(const struct fc_session *s, const char *extr
     char hex[2 * sizeof digest + 1];
     crypto_generichash_state hash;
     crypto_generichash_init(&hash, NULL, 0, sizeof digest);
+    const unsigned char chat = (unsigned char)s->chat;
+    crypto_generichash_update(&hash, &chat, 1);
     if (extra)
         crypto_generichash_update(&hash, (const unsigned char *)extra, strlen(extra));
     unsigned char *block = fc_alloc(HASH_BLOCK, 1, "fingerprint", err);
@@ -109,9 +111,13 @@ enum fc_code fc_print_summary(const struct fc_options *options, cJSON *summary,
         const cJSON *item;
         cJSON_ArrayForEach(item, summary)
         {
-            char *value = cJSON_IsString(item) ? NULL : fc_json_print(item, err);
-            printf("%-24s %s\n", item->string, value ? value : item->valuestring);
-            free(value);
+            char *json = cJSON_IsString(item) ? NULL : fc_json_print(item, err);
+            const char *value = cJSON_IsString(item) ? item->valuestring : json;
+            if (value)
+                printf("%-24s %s\n", item->string, value);
+            else
+                code = FC_ERR_MEMORY;
+            free(json);
         }
     }
     cJSON_Delete(summary);

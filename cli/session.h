@@ -26,7 +26,7 @@ void fc_session_close(struct fc_session *s);
 enum fc_code fc_session_chat(struct fc_session *s, struct fc_error *err);
 
 /* What two runs must share to give the same answers, as "llama bf16 HASH": the hash is over all
- * weights and over `extra` (an instruction around the prompts; may be NULL). */
+ * weights, the chat format, and `extra` (an instruction around the prompts; may be NULL). */
 #define FC_FINGERPRINT_SIZE 128
 enum fc_code fc_session_fingerprint(const struct fc_session *s, const char *extra,
                                     char text[FC_FINGERPRINT_SIZE], struct fc_error *err);
@@ -36,7 +36,8 @@ enum fc_code fc_session_fingerprint(const struct fc_session *s, const char *extr
 enum fc_code fc_session_record(const struct fc_options *options, const char *folder,
                                struct fc_error *err);
 
-/* Prints a summary: one JSON line on stdout under --json, else "name: value" lines. Deletes it. */
+/* Prints a summary: one JSON line on stdout under --json, else "name value" lines. Deletes it; NULL
+ * is the FC_ERR_MEMORY of who made it. */
 enum fc_code fc_print_summary(const struct fc_options *options, cJSON *summary,
                               struct fc_error *err);
 

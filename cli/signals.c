@@ -2,7 +2,6 @@
 #include "cli/signals.h"
 
 #include <signal.h>
-#include <stdatomic.h>
 #include <stddef.h>
 
 /* A signal handler has no other way to speak to its program: the only global of this kind. */
@@ -16,10 +15,16 @@ static void on_signal(int number)
 
 void fc_signals_catch(void)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_signal,
+                               .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+const atomic_int *fc_signals_flag(void)
+{
+    return &stop_requested;
 }
 
 bool fc_signals_stop(void)

@@ -4,11 +4,14 @@
 
 #include "base/error.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 void fc_signals_catch(void);
 /* Whether one has arrived since fc_signals_catch. Safe from any thread. */
 bool fc_signals_stop(void);
+/* The flag itself, not 0 once one has arrived: for fc_pipeline_start. */
+const atomic_int *fc_signals_flag(void);
 /* FC_ERR_CANCELLED with a text if one has arrived. */
 enum fc_code fc_signals_check(struct fc_error *err);
 

@@ -10,8 +10,8 @@ struct decode {
     struct fc_inference *inf;
     struct fc_stage *stage;
     struct fc_generator *generator;
-    struct fc_work **running; /* [data->n] by index */
-    size_t n_running;
+    struct fc_work **running;      /* [data->n] by index */
+    size_t n_running, most_tokens; /* of a prompt and its answer */
     struct fc_tokens tokens;
     struct fc_text text;
     enum fc_code code; /* of a completion */
@@ -87,6 +87,14 @@ static enum fc_code encode(struct decode *d, size_t index, struct fc_error *err)
     return code;
 }
 
+/* The server's rationale as it is: without --decode, or where the prompt does not fit. */
+static enum fc_code pass_unchanged(struct decode *d, struct fc_work *work)
+{
+    const char *text = d->inf->received.texts[work->index];
+    finish(d, work, text, strlen(text), 0);
+    return d->code;
+}
+
 static enum fc_code submit(struct decode *d, struct fc_work *work, struct fc_error *err)
 {
     static const char *const stops[] = {"\n\n"};
@@ -95,6 +103,8 @@ static enum fc_code submit(struct decode *d, struct fc_work *work, struct fc_err
         fc_work_free(work);
         return code;
     }
+    if (d->tokens.n + d->inf->options.max_tokens > d->most_tokens)
+        return pass_unchanged(d, work);
     const struct fc_request request = {.id = work->index,
                                        .prompt = d->tokens.ids,
                                        .n_prompt = d->tokens.n,
@@ -114,11 +124,7 @@ static enum fc_code take(struct decode *d, struct fc_work *work, struct fc_error
     struct fc_inference *inf = d->inf;
     if (work->refused || inf->decoded.texts[work->index])
         return fc_stage_put(d->stage, work, 0);
-    if (d->generator)
-        return submit(d, work, err);
-    const char *text = inf->received.texts[work->index];
-    finish(d, work, text, strlen(text), 0);
-    return d->code;
+    return d->generator ? submit(d, work, err) : pass_unchanged(d, work);
 }
 
 static enum fc_code run(struct decode *d, struct fc_error *err)
@@ -157,6 +163,8 @@ enum fc_code fc_decode_stage(struct fc_stage *stage, void *context, struct fc_er
     if (code == FC_OK && inf->options.decode) {
         int32_t end = fc_chat_end(inf->session->tok, inf->session->chat);
         const struct fc_generator_options how = {.end_tokens = &end, .n_end_tokens = end >= 0};
+        size_t n_ctx = inf->session->model.n_ctx;
+        d.most_tokens = n_ctx < FC_DECODE_MOST ? n_ctx : FC_DECODE_MOST;
         code =
             fc_generator_create(&d.generator, &inf->session->model, inf->session->tok, &how, err);
     }

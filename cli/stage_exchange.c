@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "cli/identity.h"
 #include "cli/inference_private.h"
 #include "cli/signals.h"
 
@@ -68,10 +69,12 @@ static enum fc_code open_client(struct exchange *x, struct fc_error *err)
     enum fc_code code = load_job_id(x->inf->folder, how.job, err);
     if (code == FC_OK)
         code = fc_client_open(&x->client, &how, err);
-    if (code == FC_OK)
-        snprintf(x->inf->report.server_model, sizeof x->inf->report.server_model, "%s",
-                 fc_client_model(x->client));
-    return code;
+    if (code != FC_OK)
+        return code;
+    const struct fc_identity_part model = {"server's model or instruction",
+                                           fc_client_model(x->client)};
+    snprintf(x->inf->report.server_model, sizeof x->inf->report.server_model, "%s", model.value);
+    return fc_identity_claim(x->inf->folder, "server.json", &model, 1, true, err);
 }
 
 static enum fc_code submit(struct exchange *x, struct fc_work *work, struct fc_error *err)
@@ -160,8 +163,10 @@ static enum fc_code run(struct exchange *x, struct fc_error *err)
         if (code == FC_OK && found)
             code = take_answer(x, &answer, err);
     }
+    /* Every answer is on disk: a server that has gone by now takes nothing away. */
+    struct fc_error gone = {0};
     if (code == FC_OK && x->client)
-        code = fc_client_finish(x->client, err);
+        fc_client_finish(x->client, &gone);
     return code;
 }
 

@@ -1,6 +1,7 @@
 /* Step 1: private prompts to perturbed ones, charged before they go on. */
 #include "base/memory.h"
 #include "cli/inference_private.h"
+#include "cli/privacy_flags.h"
 
 #include <string.h>
 
@@ -43,8 +44,14 @@ static enum fc_code pass_on(struct fc_inference *inf, struct fc_stage *stage, si
     const char *text = fc_perturbed_text(prompt, &len);
     enum fc_code code = FC_OK;
     inf->report.documents[inf->report.n_documents++] = fc_perturbed_epsilon(prompt);
-    if (!inf->perturbed.texts[index])
+    const char *stored = inf->perturbed.texts[index];
+    if (!stored)
         code = fc_store_put(&inf->perturbed, index, text, NULL, err);
+    else if (strcmp(stored, text) != 0)
+        code = fc_fail(err, FC_ERR_INPUT,
+                       "%s: prompt %zu is another one than the ledger's: the folder goes with "
+                       "another ledger; choose another --output",
+                       inf->perturbed.path, index + 1);
     struct fc_work *work = code == FC_OK ? fc_alloc(1, sizeof *work, "prompt", err) : NULL;
     if (!work) {
         fc_perturbed_free(prompt);
@@ -61,25 +68,19 @@ static enum fc_code pass_on(struct fc_inference *inf, struct fc_stage *stage, si
 static enum fc_code run_batch(struct fc_inference *inf, struct fc_stage *stage, size_t first,
                               size_t n, struct fc_error *err)
 {
-    struct fc_private_text texts[FC_PERTURB_BATCH];
-    struct fc_text rendered[FC_PERTURB_BATCH] = {{0}};
+    struct fc_private_texts texts;
     struct fc_perturbed *out[FC_PERTURB_BATCH] = {0};
-    enum fc_code code = FC_OK;
-    for (size_t i = 0; i < n && code == FC_OK; i++) {
-        size_t index = inf->order[first + i];
-        code = fc_render_private(inf, index, &rendered[i], err);
-        texts[i] =
-            (struct fc_private_text){inf->data->items[index].id, rendered[i].data, rendered[i].len};
-    }
+    const size_t *order = inf->order + first;
+    enum fc_code code = fc_private_texts_render(&texts, inf->data, inf->templates, order, n, err);
     if (code == FC_OK)
-        code = perturb(inf, texts, n, out, err);
+        code = perturb(inf, texts.items, n, out, err);
     for (size_t i = 0; i < n; i++) {
         if (code == FC_OK)
-            code = pass_on(inf, stage, inf->order[first + i], out[i], err);
+            code = pass_on(inf, stage, order[i], out[i], err);
         else
             fc_perturbed_free(out[i]);
-        fc_text_free(&rendered[i]);
     }
+    fc_private_texts_free(&texts);
     return code;
 }
 

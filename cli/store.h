@@ -19,7 +19,8 @@ struct fc_store {
 };
 
 /* Opens or creates PATH and reads what it holds. A line whose id is not of the data set, or comes
- * twice, is FC_ERR_INPUT: the file belongs to another job. */
+ * twice, is FC_ERR_INPUT: the file belongs to another job. FC_ERR_IO if another process has it
+ * open: two jobs in one folder would mix their lines. */
 enum fc_code fc_store_open(struct fc_store *s, const char *path, const char *field,
                            const struct fc_dataset *data, struct fc_error *err);
 void fc_store_close(struct fc_store *s); /* a zeroed struct is fine */

@@ -138,8 +138,28 @@ const struct fc_option fc_train_options[] = {
      .max = 1e9},
     {0}};
 
-struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f)
+size_t fc_train_flags_length(const struct fc_train_flags *f, size_t n_ctx)
 {
+    return f->max_length < n_ctx ? f->max_length : n_ctx;
+}
+
+enum fc_code fc_rationales_read(struct fc_id_texts *texts, const char *path,
+                                const struct fc_dataset *data, struct fc_error *err)
+{
+    enum fc_code code = fc_id_texts_read(texts, path, err);
+    if (code != FC_OK)
+        return code;
+    for (size_t i = 0; i < data->n; i++)
+        if (fc_id_texts_find(texts, data->items[i].id))
+            return FC_OK;
+    return fc_fail(err, FC_ERR_INPUT,
+                   "%s: none of its %zu ids is in the training data: it belongs to other data",
+                   path, texts->n);
+}
+
+struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f, size_t n_ctx)
+{
+    size_t longest = fc_train_flags_length(f, n_ctx);
     struct fc_training_options o = {.trainer = fc_trainer_defaults(),
                                     .tokens_per_step = f->tokens_per_step,
                                     .epochs = f->epochs,
@@ -154,8 +174,7 @@ struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f)
     o.trainer.schedule = (enum fc_schedule)f->schedule;
     o.trainer.warmup = f->warmup;
     /* A micro-batch must hold the longest sample. */
-    o.trainer.tokens_per_batch =
-        f->tokens_per_batch > f->max_length ? f->tokens_per_batch : f->max_length;
+    o.trainer.tokens_per_batch = f->tokens_per_batch > longest ? f->tokens_per_batch : longest;
     o.trainer.task_weight[FC_TASK_PREDICT] = (float)f->weight_label;
     o.trainer.task_weight[FC_TASK_EXPLAIN] = (float)f->weight_rationale;
     return o;
@@ -172,19 +191,17 @@ void fc_training_watch_begin(struct fc_training_watch *w, struct fc_metrics *met
 static enum fc_code log_step(const struct fc_training_watch *w, const struct fc_step_metrics *m,
                              struct fc_error *err)
 {
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "run", w->run);
-    cJSON_AddNumberToObject(o, "step", (double)m->step);
-    cJSON_AddNumberToObject(o, "loss", m->loss);
-    if (m->targets[FC_TASK_PREDICT])
-        cJSON_AddNumberToObject(o, "label_loss", m->task_loss[FC_TASK_PREDICT]);
-    if (m->targets[FC_TASK_EXPLAIN])
-        cJSON_AddNumberToObject(o, "rationale_loss", m->task_loss[FC_TASK_EXPLAIN]);
-    cJSON_AddNumberToObject(o, "gradient_norm", m->gradient_norm);
-    cJSON_AddNumberToObject(o, "lr", (double)m->lr);
-    cJSON_AddNumberToObject(o, "tokens", (double)m->tokens);
-    cJSON_AddNumberToObject(o, "tokens_per_second", (double)m->tokens / m->seconds);
-    cJSON_AddNumberToObject(o, "gflops", m->flops / m->seconds * 1e-9);
+    const struct fc_metric figures[] = {
+        {"step", (double)m->step},
+        {"loss", m->loss},
+        {"label_loss", m->targets[FC_TASK_PREDICT] ? m->task_loss[FC_TASK_PREDICT] : NAN},
+        {"rationale_loss", m->targets[FC_TASK_EXPLAIN] ? m->task_loss[FC_TASK_EXPLAIN] : NAN},
+        {"gradient_norm", m->gradient_norm},
+        {"lr", (double)m->lr},
+        {"tokens", (double)m->tokens},
+        {"tokens_per_second", (double)m->tokens / m->seconds},
+        {"gflops", m->flops / m->seconds * 1e-9}};
+    cJSON *o = fc_metrics_object("run", w->run, figures, sizeof figures / sizeof figures[0], err);
     return fc_metrics_record(w->metrics, "step", o, err);
 }
 

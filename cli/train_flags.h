@@ -7,6 +7,7 @@
 #include "cli/progress.h"
 #include "cli/session.h"
 #include "engine/training.h"
+#include "models/records.h"
 
 struct fc_train_flags {
     size_t steps, epochs, tokens_per_step, tokens_per_batch, max_length, warmup, seed,
@@ -16,8 +17,16 @@ struct fc_train_flags {
 };
 extern const struct fc_option fc_train_options[];
 
-/* As flagged; checkpoint, tag and resume are left for the caller. */
-struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f);
+/* As flagged, for a model of n_ctx positions; checkpoint, tag and resume are left for the caller.
+ */
+struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f, size_t n_ctx);
+/* Tokens of the longest sample: --max-length, or the model's context if that is less. */
+size_t fc_train_flags_length(const struct fc_train_flags *f, size_t n_ctx);
+
+/* Reads --rationales. FC_ERR_INPUT if none of the data set's ids has one: then it is the wrong
+ * file, and training would quietly be on labels alone. */
+enum fc_code fc_rationales_read(struct fc_id_texts *texts, const char *path,
+                                const struct fc_dataset *data, struct fc_error *err);
 
 /* Shows the steps of a run: progress on stderr, records in metrics.jsonl, totals for the summary.
  * Its address is the context of fc_training_watch_step, an fc_step_fn; a signal stops the run. */
