@@ -65,26 +65,3 @@ make_data() { # FOLDER TRAIN DEV
     python3 "$(dirname "${BASH_SOURCE[0]}")/../../scripts/make_word_problems.py" \
         --train "$2" --dev "$3" "$1" >/dev/null
 }
-
-# A whole model that computes in milliseconds: random weights of tests/golden with a tokenizer of
-# one token for each byte. Its answers mean nothing.
-make_tiny_model() { # FOLDER
-    local golden
-    golden=$(dirname "${BASH_SOURCE[0]}")/../golden
-    mkdir -p "$1"
-    cp "$golden"/tiny-llama/{config.json,generation_config.json,model.safetensors} "$1"
-    python3 - "$1/tokenizer.json" <<'END'
-import json, sys
-special = ["<pad>", "<s>", "</s>"]
-kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-letters = [chr(b) for b in kept] + [chr(256 + i) for i in range(256 - len(kept))]
-level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-json.dump({
-    "version": "1.0", "normalizer": None, "post_processor": None, "pre_tokenizer": level,
-    "decoder": level,
-    "added_tokens": [{"id": i, "content": t, "special": True, "normalized": False, "lstrip": False,
-                      "rstrip": False, "single_word": False} for i, t in enumerate(special)],
-    "model": {"type": "BPE", "merges": [],
-              "vocab": {t: i for i, t in enumerate(special + letters)}}}, open(sys.argv[1], "w"))
-END
-}
