@@ -144,7 +144,7 @@ enum fc_code fc_vocabulary_make(struct fc_vocabulary **out, const char *const *e
 static enum fc_code add_numbers(struct fc_vocabulary *v, struct fc_error *err)
 {
     enum fc_code code = FC_OK;
-    char text[16];
+    char text[24]; /* any long */
     for (long n = 0; code == FC_OK && n <= 1000000; n += n < 100 ? 1 : n < 1000 ? 100 : 9 * n) {
         snprintf(text, sizeof text, "%ld", n);
         code = add(v, text, err);
