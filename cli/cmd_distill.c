@@ -198,14 +198,10 @@ static enum fc_code finish_fedcot(struct fc_distill *d, struct fc_error *err)
 static enum fc_code run_fedcot(struct fc_distill *d, struct fc_error *err)
 {
     const struct fc_distill_flags *f = d->flags;
-    struct rationale_source source = {.inference = d->inference};
-    struct fc_id_texts texts = {0};
+    struct rationale_source source = {.inference = d->inference,
+                                      .texts = f->rationales ? &d->rationales : NULL};
     enum fc_code code = FC_OK;
-    if (f->rationales) {
-        code = fc_rationales_read(&texts, f->rationales, &d->train, err);
-        source.texts = &texts;
-    }
-    if (code == FC_OK && !f->inference_only)
+    if (!f->inference_only)
         code = train(d, &d->arms[FC_ARM_FEDCOT], &source, err);
     if (code == FC_OK && d->inference)
         code = finish_fedcot(d, err);
@@ -214,7 +210,6 @@ static enum fc_code run_fedcot(struct fc_distill *d, struct fc_error *err)
         code = folder ? fc_save_model(&d->session, &d->model, folder, err) : FC_ERR_MEMORY;
         free(folder);
     }
-    fc_id_texts_free(&texts);
     return code;
 }
 
@@ -246,6 +241,8 @@ static enum fc_code read_data(struct fc_distill *d, struct fc_error *err)
         code = fc_fail(err, FC_ERR_INPUT,
                        "%s and %s are of two tasks: one has choices, the other free answers",
                        f->data, f->dev);
+    if (code == FC_OK && f->rationales)
+        code = fc_rationales_read(&d->rationales, f->rationales, &d->train, err);
     if (code == FC_OK)
         code = fc_task_templates_open(&d->templates, fc_dataset_has_choices(&d->train),
                                       f->templates, err);
@@ -359,6 +356,7 @@ static void free_job(struct fc_distill *d)
     fc_device_close(&d->train_device);
     fc_session_close(&d->session);
     fc_task_templates_free(&d->templates);
+    fc_id_texts_free(&d->rationales);
     fc_dataset_free(&d->train);
     fc_dataset_free(&d->dev);
     free(d->order);

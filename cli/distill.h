@@ -42,7 +42,8 @@ struct fc_distill {
     struct fc_task_templates templates;
     struct fc_sample_maker maker;
     struct fc_dataset train, dev;
-    size_t *order; /* of the first epoch: the order of inference too */
+    struct fc_id_texts rationales; /* of --rationales */
+    size_t *order;                 /* of the first epoch: the order of inference too */
     struct fc_metrics metrics;
     struct fc_arm arms[FC_ARMS];
     struct fc_ledger *ledger;

@@ -82,8 +82,8 @@ static enum fc_code claim_folder(struct fc_inference *inf, struct fc_error *err)
     const struct fc_identity_part parts[] = {{"training data", data},
                                              {"epsilon or other privacy flag", mechanism.hash},
                                              {"set of templates", templates},
-                                             {"model, dtype or chat format", model},
                                              {"--decode", o->decode ? "yes" : "no"},
+                                             {"model, dtype or chat format", model},
                                              {"--rationale-tokens", tokens},
                                              {"--temperature", temperature},
                                              {"--seed", seed}};
