@@ -157,7 +157,7 @@ cJSON *fc_distill_summary(const struct fc_distill *d, struct fc_error *err)
 /* Everything that the page's pointers point into. */
 struct page {
     struct fc_report report;
-    char date[32], subtitle[256], rates[4][48], mechanism[160];
+    char date[32], subtitle[256], rates[5][48], mechanism[160];
     struct fc_report_fact facts[5];
     struct fc_report_accuracy accuracies[FC_ARMS];
     struct fc_report_series losses[3];
@@ -280,7 +280,9 @@ static void fill_head(struct page *p, const struct fc_distill *d)
     }
     if (d->arms[FC_ARM_FEDCOT].name)
         add_fact(p, "Training", p->rates[3]);
-    add_fact(p, "Model", d->flags->model.model);
+    snprintf(p->rates[4], sizeof p->rates[4], "%s %.0fM", d->session.model.config.family,
+             (double)d->session.model.params.n_weights / 1e6);
+    add_fact(p, "Model", p->rates[4]);
 }
 
 enum fc_code fc_distill_report(const struct fc_distill *d, struct fc_error *err)
