@@ -17,7 +17,8 @@ cmake --preset release -DBUILD_TESTING=OFF >/dev/null
 cmake --build --preset release --parallel "$(nproc)"
 model=$(./scripts/fetch_model.sh)
 
-rm -rf "$output"
+# A run starts afresh in our own folder; in a folder of the user's nothing is ever deleted.
+[ -n "${FEDCOT_OUTPUT:-}" ] || rm -rf "$output"
 mkdir -p "$output"
 python3 scripts/make_word_problems.py --train 240 --dev 200 "$output/data"
 
