@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/distill.h"
 #include "cli/signals.h"
+#include "net/address.h"
 
 #include <math.h>
 #include <string.h>
@@ -46,7 +47,8 @@ static enum fc_code get_item(void *context, size_t index, const struct fc_train_
 static enum fc_code record_step(void *context, const struct fc_step_metrics *m,
                                 struct fc_error *err)
 {
-    struct fc_arm *arm = context;
+    const struct rationale_source *source = context;
+    struct fc_arm *arm = source->arm;
     double **const columns[] = {&arm->step_numbers, &arm->losses[0], &arm->losses[1]};
     const double values[] = {(double)m->step, m->targets[0] ? m->task_loss[0] : NAN,
                              m->targets[1] ? m->task_loss[1] : NAN};
@@ -63,7 +65,8 @@ static enum fc_code record_step(void *context, const struct fc_step_metrics *m,
     }
     arm->capacity = capacity;
     arm->n_losses++;
-    return FC_OK;
+    /* A baseline is not trained to its end when the server is found to be missing. */
+    return source->d->inference ? fc_inference_check(source->d->inference, err) : FC_OK;
 }
 
 static void reset_model(struct fc_distill *d)
@@ -109,7 +112,7 @@ static enum fc_code train(struct fc_distill *d, struct fc_arm *arm, struct ratio
         reset_model(d);
         fc_training_watch_begin(&watch, &d->metrics, arm->name, &how, d->train.n);
         watch.on_step = record_step;
-        watch.context = arm;
+        watch.context = source;
         code = fc_training_run(&d->model, &how, d->train.n, get_item, source,
                                fc_training_watch_step, &watch, &arm->steps, err);
         fc_training_watch_end(&watch);
@@ -225,6 +228,12 @@ static enum fc_code check_flags(const struct fc_distill_flags *f, struct fc_erro
     if (asks_server(f) && !f->server)
         return fc_fail(err, FC_ERR_USAGE,
                        "--server URL is needed (or --rationales R.jsonl, to train on a file)");
+    struct fc_address address;
+    enum fc_code code = asks_server(f) ? fc_address_parse(&address, f->server, err) : FC_OK;
+    if (code != FC_OK) {
+        fc_error_prefix(err, "--server %s", f->server);
+        return code;
+    }
     if (f->inference_only && (f->rationales || f->unprotected))
         return fc_fail(err, FC_ERR_USAGE, "--inference-only and %s exclude each other",
                        f->rationales ? "--rationales" : "--unprotected");

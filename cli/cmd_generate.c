@@ -14,7 +14,8 @@ struct generate_flags {
     struct fc_model_flags model;
     struct fc_compute_flags compute;
     const char *input, *output;
-    size_t max_tokens, top_k, seed, max_batch, cache_tokens;
+    struct fc_batch_flags batch;
+    size_t max_tokens, top_k, seed;
     double temperature, top_p;
     struct fc_strings stop;
     bool raw, ignore_eos;
@@ -93,29 +94,10 @@ static const struct fc_option sampling_options[] = {
      .help = "go on past end tokens, to --max-tokens"},
     {0}};
 
-static const struct fc_option batch_options[] = {
-    {.name = "max-batch",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(max_batch),
-     .fallback = "32",
-     .metavar = "N",
-     .help = "sequences that decode at once",
-     .min = 1,
-     .max = 4096},
-    {.name = "cache-tokens",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(cache_tokens),
-     .fallback = "0",
-     .metavar = "N",
-     .help = "tokens that the KV cache holds; 0: 512 for each sequence",
-     .min = 0,
-     .max = 1e9},
-    {0}};
-
 static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
                                                 {"Files", file_options, 0},
                                                 {"Sampling", sampling_options, 0},
-                                                {"Batch", batch_options, 0},
+                                                {"Batch", fc_batch_options, FIELD(batch)},
                                                 {"Computation", fc_compute_options, FIELD(compute)},
                                                 {0}};
 
@@ -288,8 +270,8 @@ enum fc_code fc_cmd_generate(int argc, char **argv, struct fc_error *err)
     if (code != FC_OK)
         goto cleanup;
     int32_t end = flags.raw ? -1 : fc_chat_end(s.tok, s.chat);
-    struct fc_generator_options how = {.max_batch = flags.max_batch,
-                                       .cache_tokens = flags.cache_tokens,
+    struct fc_generator_options how = {.max_batch = flags.batch.max_batch,
+                                       .cache_tokens = flags.batch.cache_tokens,
                                        .end_tokens = &end,
                                        .n_end_tokens = end >= 0};
     run.answers = fc_alloc(prompts.n, sizeof *run.answers, "answers", err);

@@ -14,7 +14,8 @@ struct serve_flags {
     struct fc_model_flags model;
     struct fc_compute_flags compute;
     const char *listen, *templates;
-    size_t max_batch, cache_tokens, max_tokens;
+    struct fc_batch_flags batch;
+    size_t max_tokens;
     int task;
 };
 
@@ -29,22 +30,6 @@ static const struct fc_option server_options[] = {
      .fallback = "tcp://127.0.0.1:7450",
      .metavar = "URL",
      .help = "address; loopback only, since the connection is not encrypted"},
-    {.name = "max-batch",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(max_batch),
-     .fallback = "32",
-     .metavar = "N",
-     .help = "sequences that decode at once",
-     .min = 1,
-     .max = 4096},
-    {.name = "cache-tokens",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(cache_tokens),
-     .fallback = "0",
-     .metavar = "N",
-     .help = "tokens that the KV cache holds; 0: 512 for each sequence",
-     .min = 0,
-     .max = 1e9},
     {.name = "max-tokens",
      .type = FC_OPT_SIZE,
      .offset = FIELD(max_tokens),
@@ -68,6 +53,7 @@ static const struct fc_option server_options[] = {
 
 static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
                                                 {"Server", server_options, 0},
+                                                {"Batch", fc_batch_options, FIELD(batch)},
                                                 {"Computation", fc_compute_options, FIELD(compute)},
                                                 {0}};
 
@@ -214,8 +200,8 @@ static enum fc_code prepare(struct service *v, const struct serve_flags *f, stru
     if (code != FC_OK)
         return code;
     int32_t end = fc_chat_end(s->tok, s->chat);
-    const struct fc_generator_options how = {.max_batch = f->max_batch,
-                                             .cache_tokens = f->cache_tokens,
+    const struct fc_generator_options how = {.max_batch = f->batch.max_batch,
+                                             .cache_tokens = f->batch.cache_tokens,
                                              .end_tokens = &end,
                                              .n_end_tokens = end >= 0};
     return fc_generator_create(&v->generator, &s->model, s->tok, &how, err);
@@ -250,7 +236,7 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
         goto cleanup;
     const struct fc_server_options how = {.address = flags.listen,
                                           .model = model,
-                                          .window = 2 * flags.max_batch,
+                                          .window = 2 * flags.batch.max_batch,
                                           .limits = {.max_tokens = flags.max_tokens}};
     const struct fc_server_handler handler = {&v, submit, cancel};
     code = fc_server_open(&v.server, &how, &handler, err);

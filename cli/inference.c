@@ -279,6 +279,13 @@ enum fc_code fc_inference_wait(struct fc_inference *inf, size_t index, const cha
     return code;
 }
 
+enum fc_code fc_inference_check(struct fc_inference *inf, struct fc_error *err)
+{
+    struct fc_stage_stats last;
+    fc_pipeline_stats(inf->pipeline, FC_STAGE_COLLECT, &last);
+    return last.ended ? join(inf, err) : FC_OK;
+}
+
 enum fc_code fc_inference_finish(struct fc_inference *inf, struct fc_inference_report *report,
                                  struct fc_error *err)
 {

@@ -67,6 +67,10 @@ enum fc_code fc_inference_start(struct fc_inference **inf, struct fc_session *se
 enum fc_code fc_inference_wait(struct fc_inference *inf, size_t index, const char **text,
                                struct fc_error *err);
 
+/* The pipeline's error if it has failed, else FC_OK at once: for a caller that is busy with
+ * something else meanwhile. */
+enum fc_code fc_inference_check(struct fc_inference *inf, struct fc_error *err);
+
 /* Waits for the whole pipeline, showing progress, and fills the report. */
 enum fc_code fc_inference_finish(struct fc_inference *inf, struct fc_inference_report *report,
                                  struct fc_error *err);

@@ -49,6 +49,25 @@ const struct fc_option fc_compute_options[] = {
      .choices = dtypes},
     {0}};
 
+const struct fc_option fc_batch_options[] = {
+    {.name = "max-batch",
+     .type = FC_OPT_SIZE,
+     .offset = offsetof(struct fc_batch_flags, max_batch),
+     .fallback = "32",
+     .metavar = "N",
+     .help = "sequences that decode at once",
+     .min = 1,
+     .max = 4096},
+    {.name = "cache-tokens",
+     .type = FC_OPT_SIZE,
+     .offset = offsetof(struct fc_batch_flags, cache_tokens),
+     .fallback = "0",
+     .metavar = "N",
+     .help = "tokens that the KV cache holds; 0: 512 for each sequence",
+     .min = 0,
+     .max = 1e9},
+    {0}};
+
 static const struct fc_option builtin_options[] = {
     {.name = "config",
      .type = FC_OPT_STRING,

@@ -152,4 +152,10 @@ struct fc_compute_flags {
 };
 extern const struct fc_option fc_compute_options[];
 
+/* --max-batch, --cache-tokens: as in fc_generator_options */
+struct fc_batch_flags {
+    size_t max_batch, cache_tokens;
+};
+extern const struct fc_option fc_batch_options[];
+
 #endif

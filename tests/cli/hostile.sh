@@ -143,6 +143,7 @@ for url in nonsense tcp:// tcp://127.0.0.1 tcp://127.0.0.1:x http://127.0.0.1:80
     [ "$got" -eq 2 ] || [ "$got" -eq 8 ] || { cat err >&2; fail "$url: exit status $got"; }
     said "$url"
 done
+[ ! -e bad ] || fail "a job began, and was charged for, with an address that cannot be"
 refused 8 'loopback' "${distill[@]}" --train train.jsonl --epsilon 6 --output bad --server tcp://192.0.2.1:80
 
 model=m
