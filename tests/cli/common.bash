@@ -2,7 +2,7 @@
 fedcot=$1
 work=$(mktemp -d)
 pids=()
-trap 'kill -9 "${pids[@]}" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
+trap 'set +e; kill -9 "${pids[@]}" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT # an error there would be the status
 
 fail() {
     echo "FAILED: $*" >&2
