@@ -62,18 +62,39 @@ static const struct fc_command_spec spec = {
     .arguments = "[CASE...]",
 };
 
-static enum fc_code run_case(struct fc_bench_context *c, const char *name, struct fc_error *err)
+/* The case of a name, NULL with FC_ERR_USAGE if there is none. */
+static const struct bench_case *find_case(const char *name, struct fc_error *err)
 {
     for (const struct bench_case *b = cases; b->name; b++)
-        if (strcmp(b->name, name) == 0) {
-            printf("-- %s: %s\n", b->name, b->summary);
-            fflush(stdout);
-            return b->run(c, err);
-        }
-    return fc_fail(err, FC_ERR_USAGE,
-                   "unknown case \"%s\"; the cases are gemm, train, generate, "
-                   "perturb",
-                   name);
+        if (strcmp(b->name, name) == 0)
+            return b;
+    fc_fail(err, FC_ERR_USAGE, "unknown case \"%s\"; the cases are gemm, train, generate, perturb",
+            name);
+    return NULL;
+}
+
+static enum fc_code run_case(struct fc_bench_context *c, const struct bench_case *b,
+                             struct fc_error *err)
+{
+    printf("-- %s: %s\n", b->name, b->summary);
+    fflush(stdout);
+    return b->run(c, err);
+}
+
+/* The named cases, or all of them; a wrong name is found before any of them runs. */
+static enum fc_code run_cases(struct fc_bench_context *c, const struct fc_options *options,
+                              struct fc_error *err)
+{
+    enum fc_code code = FC_OK;
+    for (size_t i = 0; i < options->n_arguments; i++)
+        if (!find_case(options->arguments[i], err))
+            return FC_ERR_USAGE;
+    for (size_t i = 0; i < options->n_arguments && code == FC_OK; i++)
+        code = run_case(c, find_case(options->arguments[i], err), err);
+    if (options->n_arguments == 0)
+        for (const struct bench_case *b = cases; b->name && code == FC_OK; b++)
+            code = run_case(c, b, err);
+    return code;
 }
 
 static enum fc_code write_results(const struct fc_bench_context *c, const char *path,
@@ -102,12 +123,12 @@ static enum fc_code run(int argc, char **argv, struct fc_error *err)
     c.model_path = flags.model;
     c.seconds = flags.seconds;
     c.results = cJSON_CreateArray();
-    code = fc_device_open(&c.dev, flags.compute.device, (int)flags.compute.threads, err);
-    for (size_t i = 0; i < options.n_arguments && code == FC_OK; i++)
-        code = run_case(&c, options.arguments[i], err);
-    if (options.n_arguments == 0)
-        for (const struct bench_case *b = cases; b->name && code == FC_OK; b++)
-            code = run_case(&c, b->name, err);
+    if (!c.results)
+        code = fc_fail(err, FC_ERR_MEMORY, "results: out of memory");
+    if (code == FC_OK)
+        code = fc_device_open(&c.dev, flags.compute.device, (int)flags.compute.threads, err);
+    if (code == FC_OK)
+        code = run_cases(&c, &options, err);
     if (code == FC_OK && flags.output)
         code = write_results(&c, flags.output, err);
     if (code == FC_OK && options.json)
@@ -125,6 +146,6 @@ int main(int argc, char **argv)
     struct fc_error err = {0};
     enum fc_code code = run(argc, argv, &err);
     if (code != FC_OK)
-        fprintf(stderr, "fedcot-bench: %s\n", err.text);
+        fprintf(stderr, "fedcot-bench: %s\n", err.text[0] ? err.text : fc_code_name(code));
     return (int)code;
 }
