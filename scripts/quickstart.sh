@@ -36,6 +36,7 @@ for _ in $(seq 600); do
     kill -0 "$pid" 2>/dev/null || { cat "$output/server.log" >&2; exit 1; }
     sleep 0.1
 done
+grep -q '^ready ' "$output/server.log" || { echo "the server is not ready after a minute: $output/server.log" >&2; exit 5; }
 
 "$fedcot" distill --model "$model" --server "$server" \
     --train "$output/data/train.jsonl" --dev "$output/data/dev.jsonl" \
