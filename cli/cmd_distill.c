@@ -132,7 +132,8 @@ static enum fc_code start_inference(struct fc_distill *d, const char *name, cons
                                     struct fc_inference **inference, struct fc_error *err)
 {
     const struct fc_distill_flags *f = d->flags;
-    const struct fc_inference_options how = {.folder = folder,
+    const struct fc_inference_options how = {.threads = (int)f->compute.threads,
+                                             .folder = folder,
                                              .name = name,
                                              .server = f->server,
                                              .timeout = f->timeout,

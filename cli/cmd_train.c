@@ -12,6 +12,7 @@ struct train_flags {
     struct fc_compute_flags compute;
     struct fc_train_flags train;
     const char *data, *rationales, *output, *templates;
+    size_t checkpoint_every;
     bool resume;
 };
 
@@ -41,6 +42,14 @@ static const struct fc_option file_options[] = {
      .offset = FIELD(templates),
      .metavar = "FILE",
      .help = "JSON file with texts in place of the built-in ones (see docs/templates.md)"},
+    {.name = "checkpoint-every",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(checkpoint_every),
+     .fallback = "0",
+     .metavar = "N",
+     .help = "steps between checkpoints; 0: only at the end",
+     .min = 0,
+     .max = 1e9},
     {.name = "resume",
      .type = FC_OPT_FLAG,
      .offset = FIELD(resume),
@@ -186,6 +195,7 @@ static enum fc_code train(const struct fc_options *options, const struct train_f
     make_tag(f, set, tag);
     how.tag = tag;
     how.checkpoint = state;
+    how.checkpoint_every = f->checkpoint_every;
     how.resume = f->resume;
     fc_training_watch_begin(&watch, &metrics, "train", &how, set->n);
     code = fc_training_run(&s->model, &how, set->n, get_item, set, fc_training_watch_step, &watch,

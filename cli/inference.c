@@ -121,7 +121,8 @@ static enum fc_code open_perturber(struct fc_inference *inf, struct fc_error *er
     const struct fc_session *s = inf->session;
     if (!inf->options.perturber)
         return FC_OK;
-    enum fc_code code = fc_device_open(&inf->perturb_device, s->dev.name, 0, err);
+    enum fc_code code =
+        fc_device_open(&inf->perturb_device, s->dev.name, inf->options.threads, err);
     if (code != FC_OK)
         return code;
     inf->perturb_model = s->model;

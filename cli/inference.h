@@ -23,6 +23,7 @@
 #include "privacy/perturb.h"
 
 struct fc_inference_options {
+    int threads;                                  /* of the ranking's stream; 0: all cores */
     const char *folder;                           /* exists */
     const char *name;                             /* "FedCoT", "unprotected": in messages */
     const char *server;                           /* URL */

@@ -18,7 +18,7 @@ struct decode {
     struct fc_error *err;
 };
 
-/* The first line of a text without the blanks around it, in place. */
+/* A text without the blanks around it, in place. */
 static char *trim(char *text)
 {
     text += strspn(text, " \t\r\n");

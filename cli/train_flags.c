@@ -128,14 +128,6 @@ const struct fc_option fc_train_options[] = {
      .help = "of the order of examples",
      .min = 0,
      .max = 9e15},
-    {.name = "checkpoint-every",
-     .type = FC_OPT_SIZE,
-     .offset = FIELD(checkpoint_every),
-     .fallback = "0",
-     .metavar = "N",
-     .help = "steps between checkpoints; 0: only at the end",
-     .min = 0,
-     .max = 1e9},
     {0}};
 
 size_t fc_train_flags_length(const struct fc_train_flags *f, size_t n_ctx)
@@ -164,8 +156,7 @@ struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f, 
                                     .tokens_per_step = f->tokens_per_step,
                                     .epochs = f->epochs,
                                     .steps = f->steps,
-                                    .seed = f->seed,
-                                    .checkpoint_every = f->checkpoint_every};
+                                    .seed = f->seed};
     o.trainer.lr = (float)f->lr;
     o.trainer.beta1 = (float)f->beta1;
     o.trainer.beta2 = (float)f->beta2;
