@@ -55,6 +55,9 @@ done
 grep -q 'epsilon 8.0000 per word' "$work/first.out" || fail "no epsilon in the table"
 [ -s "$work/first/report.html" ] || fail "no report"
 
+[ "$(stat -c %a "$work/first/rationales.jsonl" "$work/first/job.id" | sort -u)" = 600 ] ||
+    fail "other users can read the job's texts"
+
 # Nothing private in what was sent: every word of it is in the words that may leave.
 python3 - "$work" <<'EOF'
 import json, sys
