@@ -27,6 +27,8 @@ port=7450
 while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
 server=tcp://127.0.0.1:$port
 
+# Server and client share the cores here: threads that wait sleep at once (see cli/openmp.h).
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-100}
 echo "starting the server on $server"
 "$fedcot" serve --model "$model" --listen "$server" >"$output/server.log" 2>&1 &
 pid=$!
