@@ -37,8 +37,9 @@ static enum fc_code copy_public(struct fc_perturber *p, const struct fc_perturbe
         const char *word = o->public_words[i];
         code = fc_units_cut(p->cutter, word, strlen(word), &units, err);
         if (code == FC_OK && (units.n != 1 || units.items[0].len != strlen(word)))
-            code = fc_fail(err, FC_ERR_USAGE,
-                           "public words: \"%s\" is not one word, number or mark", word ? word : "");
+            code =
+                fc_fail(err, FC_ERR_USAGE, "public words: \"%s\" is not one word, number or mark",
+                        word ? word : "");
         if (code != FC_OK)
             break;
         p->public_words[i] = fc_strndup(word, strlen(word), err);
