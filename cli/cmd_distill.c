@@ -92,7 +92,7 @@ static enum fc_code measure(struct fc_distill *d, struct fc_arm *arm, struct fc_
         arm->total = e.n;
         arm->eval_tokens_per_second = (double)e.tokens / (e.seconds + 1e-9);
         const struct fc_metric values[] = {
-            {"correct", (double)e.n_correct}, {"total", (double)e.n}, {"seconds", e.seconds}};
+            {"correct", (double)e.n_correct}, {"total", (double)e.n}, {"eval_seconds", e.seconds}};
         code = fc_metrics_log(&d->metrics, arm->name, values, 3, err);
     }
     fc_evaluation_free(&e);
