@@ -4,6 +4,7 @@
 #ifndef FC_NET_JOBS_H
 #define FC_NET_JOBS_H
 
+#include "net/client_identity.h"
 #include "net/message.h"
 
 #include <stdalign.h>
@@ -56,6 +57,7 @@ struct fc_route {
 struct fc_job {
     bool used;
     unsigned char id[FC_JOB_ID_SIZE];
+    struct fc_client_identity owner; /* as of its last hello */
     uint64_t client, previous_client, last_sequence;
     double contact; /* when its client was last heard */
     struct fc_link items, waiting, ready;

@@ -20,6 +20,7 @@ struct request {
     struct fc_server *server;
     struct fc_frame frame;
     struct fc_route *route;
+    const struct fc_client_identity *identity; /* who asks */
     unsigned char job_id[FC_JOB_ID_SIZE];
     uint64_t client;
     struct fc_job *job; /* NULL: not known */
@@ -140,6 +141,7 @@ static enum fc_code serve_hello(struct request *r, struct fc_error *err)
         if (r->job)
             r->job->client = r->job->previous_client = r->client;
     }
+    r->job->owner = *r->identity;
     r->job->contact = fc_now();
     r->job->last_sequence = r->frame.sequence;
     cJSON *header = cJSON_CreateObject();
@@ -519,7 +521,7 @@ static enum fc_code serve_request(struct request *r, struct fc_error *err)
 enum fc_code fc_server_serve(struct fc_server *s, const void *data, size_t len,
                              struct fc_route *route, struct fc_error *err)
 {
-    struct request r = {.server = s, .route = route};
+    struct request r = {.server = s, .route = route, .identity = &fc_client_anonymous};
     struct fc_error fault = {0};
     s->stats.frames_in++;
     s->stats.bytes_in += len;
