@@ -40,4 +40,42 @@ static inline uint16_t fc_f32_to_bf16(float f)
     return (uint16_t)(u >> 16);
 }
 
+/* IEEE binary16, subnormals included. */
+static inline float fc_f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, m = h & 0x3ffu;
+    uint32_t u = sign | (exponent + 112u) << 23 | m << 13;
+    if (exponent == 31) /* infinity or NaN */
+        u = sign | 0x7f800000u | m << 13;
+    float f;
+    if (exponent == 0) { /* m * 2^-24, exact in fp32 */
+        f = (float)m * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* Round to nearest even; too large becomes infinity; NaN stays a (quiet) NaN. */
+static inline uint16_t fc_f32_to_f16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    uint32_t sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
+    if (a > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00u | ((a >> 13) & 0x3ffu));
+    if (a >= 0x477ff000u) /* 65520 and more round to infinity */
+        return (uint16_t)(sign | 0x7c00u);
+    if (a < 0x38800000u) { /* below 2^-14: subnormal, the sum of fp32 does the rounding */
+        float magic = 0.5f, x;
+        uint32_t bits;
+        memcpy(&x, &a, sizeof x);
+        x += magic; /* one unit in the last place of 0.5 is 2^-24 */
+        memcpy(&bits, &x, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000u));
+    }
+    a += 0xfffu + ((a >> 13) & 1u);
+    return (uint16_t)(sign | ((a - 0x38000000u) >> 13));
+}
+
 #endif

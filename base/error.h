@@ -6,6 +6,10 @@
 #ifndef FC_BASE_ERROR_H
 #define FC_BASE_ERROR_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Codes are also the exit statuses of the programs (cli/), so their values are part of the
  * interface and never change. */
 enum fc_code {
@@ -43,5 +47,9 @@ enum fc_code fc_error_prefix(struct fc_error *err, const char *format, ...)
 
 /* A short lower-case name of the code: "usage", "input", ... Static storage. */
 const char *fc_code_name(enum fc_code code);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -28,6 +28,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct fc_stream; /* private to the back end */
 struct fc_packed; /* a weight matrix in the layout that the back end's GEMM likes best */
 
@@ -227,7 +231,14 @@ struct fc_kernels {
                   const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt);
 };
 
-/* The back ends of this build. */
+/* The back ends of this build: the CPU's always, CUDA's where nvcc was found (FEDCOT_CUDA). */
 extern const struct fc_kernels fc_kernels_cpu;
+#ifdef FEDCOT_CUDA
+extern const struct fc_kernels fc_kernels_cuda;
+#endif
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

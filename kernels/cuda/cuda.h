@@ -1,0 +1,96 @@
+/* Private to the CUDA back end: the declaration of every entry of its table (see kernels.h). They
+ * are C functions, defined in .cu files of the same names as the CPU's; launch.cuh has what those
+ * share.
+ */
+#ifndef FC_KERNELS_CUDA_CUDA_H
+#define FC_KERNELS_CUDA_CUDA_H
+
+#include "kernels/kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct fc_stream *fc_cuda_stream_open(int index, int threads, struct fc_error *err);
+void fc_cuda_stream_close(struct fc_stream *s);
+void *fc_cuda_alloc(struct fc_stream *s, size_t bytes, struct fc_error *err);
+void fc_cuda_free(struct fc_stream *s, void *p);
+void fc_cuda_upload(struct fc_stream *s, void *device, const void *host, size_t bytes);
+void fc_cuda_download(struct fc_stream *s, void *host, const void *device, size_t bytes);
+void fc_cuda_copy(struct fc_stream *s, void *to, const void *from, size_t bytes);
+void fc_cuda_zero(struct fc_stream *s, void *p, size_t bytes);
+enum fc_code fc_cuda_sync(struct fc_stream *s, struct fc_error *err);
+
+bool fc_cuda_has_fast(struct fc_stream *s, enum fc_dtype dt);
+void fc_cuda_gemm(struct fc_stream *s, const struct fc_gemm *g);
+struct fc_packed *fc_cuda_pack(struct fc_stream *s, const void *w, size_t n, size_t k,
+                               enum fc_dtype dt);
+void fc_cuda_unpack(struct fc_stream *s, struct fc_packed *w);
+void fc_cuda_gemm_packed(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
+                         const struct fc_packed *w, size_t m);
+
+void fc_cuda_embed_forward(struct fc_stream *s, void *out, const void *table, const int32_t *ids,
+                           size_t T, size_t C, enum fc_dtype dt);
+void fc_cuda_embed_backward(struct fc_stream *s, float *dtable, const void *dout,
+                            const int32_t *ids, int32_t *scratch, size_t T, size_t C, size_t V,
+                            enum fc_dtype dt);
+
+void fc_cuda_rmsnorm_forward(struct fc_stream *s, void *y, void *x, const void *delta, float *rstd,
+                             const void *weight, float eps, size_t T, size_t C, enum fc_dtype dt);
+void fc_cuda_rmsnorm_backward(struct fc_stream *s, void *dx, float *dweight, const void *dy,
+                              const void *x, const float *rstd, const void *weight, float *scratch,
+                              size_t T, size_t C, enum fc_dtype dt);
+
+void fc_cuda_rope(struct fc_stream *s, void *qkv, const int32_t *positions, const float *table,
+                  size_t T, const struct fc_heads *h, bool backward, enum fc_dtype dt);
+
+void fc_cuda_attention_forward(struct fc_stream *s, void *out, float *lse, const void *qkv,
+                               const int32_t *starts, size_t B, const struct fc_heads *h,
+                               enum fc_dtype dt);
+void fc_cuda_attention_backward(struct fc_stream *s, void *dqkv, const void *dout, const void *out,
+                                const float *lse, const void *qkv, float *scratch,
+                                const int32_t *starts, size_t B, const struct fc_heads *h,
+                                enum fc_dtype dt);
+
+void fc_cuda_cache_write(struct fc_stream *s, const struct fc_pages *pages, const void *qkv,
+                         const int32_t *slots, size_t T, const struct fc_heads *h,
+                         enum fc_dtype dt);
+void fc_cuda_paged_attention(struct fc_stream *s, void *out, const void *qkv,
+                             const struct fc_pages *pages, const int32_t *tables,
+                             size_t table_width, const int32_t *lengths, size_t T,
+                             const struct fc_heads *h, enum fc_dtype dt);
+
+void fc_cuda_swiglu_forward(struct fc_stream *s, void *out, const void *gate_up, size_t T, size_t F,
+                            enum fc_dtype dt);
+void fc_cuda_swiglu_backward(struct fc_stream *s, void *dgate_up, const void *dout,
+                             const void *gate_up, size_t T, size_t F, enum fc_dtype dt);
+
+void fc_cuda_bias_forward(struct fc_stream *s, void *y, const void *bias, size_t T, size_t N,
+                          enum fc_dtype dt);
+void fc_cuda_bias_backward(struct fc_stream *s, float *dbias, const void *dy, float *scratch,
+                           size_t T, size_t N, enum fc_dtype dt);
+void fc_cuda_gather_rows(struct fc_stream *s, void *out, const void *in, const int32_t *rows,
+                         size_t n, size_t C, enum fc_dtype dt);
+void fc_cuda_scatter_rows(struct fc_stream *s, void *out, const void *in, const int32_t *rows,
+                          size_t n, size_t C, enum fc_dtype dt);
+void fc_cuda_cast(struct fc_stream *s, void *to, enum fc_dtype to_type, const void *from,
+                  enum fc_dtype from_type, size_t n);
+
+void fc_cuda_cross_entropy(struct fc_stream *s, float *losses, void *logits, const int32_t *targets,
+                           const float *weights, size_t n, size_t V, enum fc_dtype lt);
+
+void fc_cuda_sample(struct fc_stream *s, int32_t *ids, const float *logits,
+                    const struct fc_sampling *how, size_t n, size_t V);
+void fc_cuda_select_smallest(struct fc_stream *s, int32_t *idx, const float *scores, size_t n,
+                             size_t V, size_t m);
+
+void fc_cuda_sum_squares(struct fc_stream *s, double *out, const float *g, double *scratch,
+                         size_t n);
+void fc_cuda_adamw(struct fc_stream *s, void *weights, float *master, float *m, float *v,
+                   const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,143 @@
+/* Streams, device memory and copies of the CUDA back end.
+ *
+ * Floor: a copy reads and writes every byte once. Host memory that is not pinned is staged by the
+ * driver, which waits; host_alloc gives pinned memory, whose copies run beside the host. */
+#include "kernels/cuda/launch.cuh"
+
+#include <cstdlib>
+#include <cstring>
+
+bool fc_cuda_check(struct fc_stream *s, cudaError_t code, const char *what, const char *file,
+                   int line)
+{
+    if (code == cudaSuccess)
+        return true;
+    const char *base = strrchr(file, '/');
+    fc_fail(&s->error, code == cudaErrorMemoryAllocation ? FC_ERR_MEMORY : FC_ERR_INTERNAL,
+            "CUDA device %d: %s failed at %s:%d: %s (%s)", s->device, what, base ? base + 1 : file,
+            line, cudaGetErrorString(code), cudaGetErrorName(code));
+    return false;
+}
+
+bool fc_cuda_ok(struct fc_stream *s)
+{
+    return s->error.code == FC_OK && FC_CUDA(s, cudaSetDevice(s->device));
+}
+
+/* What CUDA itself says where there is no usable device, and what to do about it. */
+static void fail_no_device(struct fc_error *err, cudaError_t code, int index, int count)
+{
+    if (code != cudaSuccess)
+        fc_fail(err, FC_ERR_UNSUPPORTED,
+                "no CUDA device can be used: %s (%s); check nvidia-smi, or take --device cpu",
+                cudaGetErrorString(code), cudaGetErrorName(code));
+    else
+        fc_fail(err, FC_ERR_UNSUPPORTED,
+                "CUDA device %d: this machine has %d, counted from 0; take --device cuda:N or cpu",
+                index, count);
+}
+
+struct fc_stream *fc_cuda_stream_open(int index, int threads, struct fc_error *err)
+{
+    int count = 0;
+    if (threads < 0) {
+        fc_fail(err, FC_ERR_USAGE, "cuda stream: expected 0 or more threads, found %d", threads);
+        return nullptr;
+    }
+    cudaError_t code = cudaGetDeviceCount(&count);
+    if (code != cudaSuccess || index < 0 || index >= count) {
+        (void)cudaGetLastError(); /* clears it: the process goes on, on the CPU perhaps */
+        fail_no_device(err, code, index, count);
+        return nullptr;
+    }
+    auto *s = static_cast<struct fc_stream *>(calloc(1, sizeof(struct fc_stream)));
+    if (!s) {
+        fc_fail(err, FC_ERR_MEMORY, "out of memory: a stream");
+        return nullptr;
+    }
+    s->device = index;
+    int major = 0, minor = 0, shared = 0;
+    bool ok =
+        FC_CUDA(s, cudaSetDevice(index)) &&
+        FC_CUDA(s, cudaDeviceGetAttribute(&s->sms, cudaDevAttrMultiProcessorCount, index)) &&
+        FC_CUDA(s, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index)) &&
+        FC_CUDA(s, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index)) &&
+        FC_CUDA(s,
+                cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index)) &&
+        FC_CUDA(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
+    if (!ok) {
+        fc_fail(err, s->error.code, "%s", s->error.text);
+        free(s);
+        return nullptr;
+    }
+    s->capability = 10 * major + minor;
+    s->shared_per_block = (size_t)shared;
+    return s;
+}
+
+void fc_cuda_stream_close(struct fc_stream *s)
+{
+    if (!s)
+        return;
+    (void)cudaSetDevice(s->device);
+    (void)cudaStreamDestroy(s->stream);
+    free(s);
+}
+
+void *fc_cuda_alloc(struct fc_stream *s, size_t bytes, struct fc_error *err)
+{
+    void *p = nullptr;
+    cudaError_t code = cudaSetDevice(s->device);
+    if (code == cudaSuccess)
+        code = bytes > SIZE_MAX / 2 ? cudaErrorMemoryAllocation : cudaMalloc(&p, bytes ? bytes : 1);
+    if (code != cudaSuccess) {
+        (void)cudaGetLastError(); /* the caller's error, not the next launch's */
+        fc_fail(err, code == cudaErrorMemoryAllocation ? FC_ERR_MEMORY : FC_ERR_INTERNAL,
+                "CUDA device %d: %zu bytes of device memory: %s", s->device, bytes,
+                cudaGetErrorString(code));
+        return nullptr;
+    }
+    return p;
+}
+
+void fc_cuda_free(struct fc_stream *s, void *p)
+{
+    if (p && FC_CUDA(s, cudaSetDevice(s->device)))
+        FC_CUDA(s, cudaFree(p));
+}
+
+void fc_cuda_upload(struct fc_stream *s, void *device, const void *host, size_t bytes)
+{
+    if (fc_cuda_ok(s) && bytes)
+        FC_CUDA(s, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s->stream));
+}
+
+void fc_cuda_download(struct fc_stream *s, void *host, const void *device, size_t bytes)
+{
+    if (fc_cuda_ok(s) && bytes)
+        FC_CUDA(s, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s->stream));
+}
+
+void fc_cuda_copy(struct fc_stream *s, void *to, const void *from, size_t bytes)
+{
+    if (fc_cuda_ok(s) && bytes)
+        FC_CUDA(s, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, s->stream));
+}
+
+void fc_cuda_zero(struct fc_stream *s, void *p, size_t bytes)
+{
+    if (fc_cuda_ok(s) && bytes)
+        FC_CUDA(s, cudaMemsetAsync(p, 0, bytes, s->stream));
+}
+
+enum fc_code fc_cuda_sync(struct fc_stream *s, struct fc_error *err)
+{
+    if (FC_CUDA(s, cudaSetDevice(s->device)))
+        FC_CUDA(s, cudaStreamSynchronize(s->stream));
+    enum fc_code code = s->error.code;
+    if (code != FC_OK) {
+        fc_fail(err, code, "%s", s->error.text);
+        s->error = {};
+    }
+    return code;
+}
