@@ -1,5 +1,5 @@
 /* Who asks: what the server's list of clients (net/allow_list.h) says about the key that a session
- * was made with. Each request carries it (struct request in net/requests.c), each job keeps a copy
+ * was made with. Each request carries it (struct fc_server_request), each job keeps a copy
  * (struct fc_job). A server without keys knows nobody: every request is from fc_client_anonymous.
  */
 #ifndef FC_NET_CLIENT_IDENTITY_H

@@ -1,8 +1,10 @@
-/* Private to net/server.c (socket, loops, life) and net/requests.c (what each message does). */
+/* Private to net/server.c (socket, loops, life), net/requests.c (one frame) and net/serve_KIND.c
+ * (what each message does). */
 #ifndef FC_NET_SERVER_PRIVATE_H
 #define FC_NET_SERVER_PRIVATE_H
 
 #include "base/memory.h"
+#include "net/frame.h"
 #include "net/jobs.h"
 #include "net/server.h"
 
@@ -30,5 +32,35 @@ enum fc_code fc_server_answer_parked(struct fc_server *s, double *next_deadline,
 
 /* Drops the jobs that aged out; looks at most every quarter of a second. */
 void fc_server_drop_aged(struct fc_server *s, double now);
+
+/* A request being served. */
+struct fc_server_request {
+    struct fc_server *server;
+    struct fc_frame frame;
+    struct fc_route *route;
+    const struct fc_client_identity *identity; /* who asks */
+    unsigned char job_id[FC_JOB_ID_SIZE];
+    uint64_t client;
+    struct fc_job *job; /* NULL: not known */
+};
+
+/* One file each. FC_ERR_INPUT and FC_ERR_UNSUPPORTED are the client's fault: the caller tells it.
+ */
+enum fc_code fc_serve_hello(struct fc_server_request *r, struct fc_error *err);
+enum fc_code fc_serve_submit(struct fc_server_request *r, struct fc_error *err);
+enum fc_code fc_serve_poll(struct fc_server_request *r, struct fc_error *err);
+
+/* Sends a frame whose body is s->body, which is empty then. To a client that is gone or does not
+ * read, nanomsg drops it: the client will ask again. */
+enum fc_code fc_server_answer(struct fc_server *s, struct fc_route *route, int kind,
+                              uint64_t sequence, const cJSON *header, struct fc_error *err);
+/* The same as the answer to a request. */
+enum fc_code fc_server_answer_to(struct fc_server_request *r, const cJSON *header,
+                                 struct fc_error *err);
+enum fc_code fc_server_refuse(struct fc_server *s, struct fc_server_request *r,
+                              enum fc_refusal refusal, const char *text);
+
+/* Drops the job that has been silent longest, if it has been so for max_silence. */
+bool fc_server_make_room(struct fc_server *s);
 
 #endif
