@@ -8,25 +8,6 @@
  * change last bits. (GCC does not contract in ISO mode and ignores the pragma; clang obeys it.) */
 #pragma STDC FP_CONTRACT OFF
 
-float fc_f16_to_f32(uint16_t h)
-{
-    uint32_t u = (uint32_t)(h & 0x7fffu) << 13, exponent = u & 0x0f800000u;
-    u += (127u - 15u) << 23;
-    float f;
-    if (exponent == 0x0f800000u) { /* infinity, NaN */
-        u += (128u - 16u) << 23;
-    } else if (exponent == 0) {
-        /* Zero and subnormals: 2^-14 (1 + m/1024) - 2^-14, which needs no subnormal float. */
-        u += 1u << 23;
-        memcpy(&f, &u, sizeof f);
-        f -= 0x1p-14f;
-        memcpy(&u, &f, sizeof u);
-    }
-    u |= (uint32_t)(h & 0x8000u) << 16;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
 static uint16_t load16(const unsigned char *p)
 {
     return (uint16_t)(p[0] | p[1] << 8);

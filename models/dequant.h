@@ -44,7 +44,4 @@ const struct fc_weight_format *fc_weight_format_by_name(const char *name);
 /* The i-th of the table, NULL past its end: for messages and tests. */
 const struct fc_weight_format *fc_weight_format_at(size_t i);
 
-/* IEEE half to single precision, exact. */
-float fc_f16_to_f32(uint16_t h);
-
 #endif
