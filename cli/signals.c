@@ -1,11 +1,12 @@
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* NSIG */
 #include "cli/signals.h"
 
 #include <signal.h>
 #include <stddef.h>
 
-/* A signal handler has no other way to speak to its program: the only global of this kind. */
+/* A signal handler has no other way to speak to its program: the only globals of this kind. */
 static atomic_int stop_requested;
+static atomic_int requested[NSIG];
 
 static void on_signal(int number)
 {
@@ -20,6 +21,23 @@ void fc_signals_catch(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+static void on_request(int number)
+{
+    atomic_store(&requested[number], 1);
+}
+
+void fc_signals_catch_request(int number)
+{
+    struct sigaction action = {.sa_handler = on_request, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, NULL);
+}
+
+bool fc_signals_take(int number)
+{
+    return atomic_exchange(&requested[number], 0) != 0;
 }
 
 const atomic_int *fc_signals_flag(void)

@@ -15,4 +15,9 @@ const atomic_int *fc_signals_flag(void);
 /* FC_ERR_CANCELLED with a text if one has arrived. */
 enum fc_code fc_signals_check(struct fc_error *err);
 
+/* A signal that asks for something (SIGUSR1: print the state; SIGHUP: read a file again): caught
+ * from now on, and each arrival reported once by fc_signals_take. Several before a take are one. */
+void fc_signals_catch_request(int number);
+bool fc_signals_take(int number);
+
 #endif
