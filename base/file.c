@@ -3,10 +3,13 @@
 
 #include "base/memory.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -98,6 +101,73 @@ void fc_map_close(struct fc_map *map)
     *map = (struct fc_map){0};
 }
 
+int fc_write_all(int fd, const void *bytes, size_t len)
+{
+    const char *at = bytes;
+    while (len) {
+        ssize_t n = write(fd, at, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = EIO; /* write says nothing and does nothing: do not try for ever */
+        if (n <= 0)
+            return -1;
+        at += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int fc_sync_file(int fd)
+{
+    int failed;
+    do
+        failed = fsync(fd);
+    while (failed && errno == EINTR);
+    return failed;
+}
+
+/* The folder of a path, in a new string. */
+static char *parent_of(const char *path, struct fc_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return fc_strndup(".", 1, err);
+    return fc_strndup(path, slash == path ? 1 : (size_t)(slash - path), err);
+}
+
+/* Whether `name` is "BASE.tmp.DIGITS". */
+static bool is_temporary(const char *name, const char *base)
+{
+    size_t len = strlen(base);
+    if (strncmp(name, base, len) != 0 || strncmp(name + len, ".tmp.", 5) != 0)
+        return false;
+    const char *digits = name + len + 5;
+    return *digits && digits[strspn(digits, "0123456789")] == '\0';
+}
+
+/* Removes what killed processes left of earlier versions of PATH. It may hold what the file itself
+ * holds, and nobody else would ever look for it. No error: at worst it stays. */
+static void sweep(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    char *folder = parent_of(path, NULL);
+    DIR *dir = folder ? opendir(folder) : NULL;
+    for (const struct dirent *e; dir && (e = readdir(dir));) {
+        if (!is_temporary(e->d_name, base))
+            continue;
+        int fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+            continue;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) /* its writer is gone */
+            unlinkat(dirfd(dir), e->d_name, 0);
+        close(fd);
+    }
+    if (dir)
+        closedir(dir);
+    free(folder);
+}
+
 enum fc_code fc_atomic_open(struct fc_atomic_file *f, const char *path, struct fc_error *err)
 {
     *f = (struct fc_atomic_file){0};
@@ -109,6 +179,7 @@ enum fc_code fc_atomic_open(struct fc_atomic_file *f, const char *path, struct f
         fc_atomic_abort(f);
         return FC_ERR_MEMORY;
     }
+    sweep(path);
     f->stream = fopen(f->temporary, "wbe");
     if (!f->stream) {
         enum fc_code code =
@@ -116,18 +187,14 @@ enum fc_code fc_atomic_open(struct fc_atomic_file *f, const char *path, struct f
         fc_atomic_abort(f);
         return code;
     }
+    flock(fileno(f->stream), LOCK_EX | LOCK_NB); /* only says that its writer lives */
     return FC_OK;
 }
 
-static enum fc_code sync_parent(const char *path, struct fc_error *err)
+enum fc_code fc_sync_parent(const char *path, struct fc_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    if (!slash)
-        return fc_sync_folder(".", err);
-    char *folder = fc_strndup(path, slash == path ? 1 : (size_t)(slash - path), err);
-    if (!folder)
-        return FC_ERR_MEMORY;
-    enum fc_code code = fc_sync_folder(folder, err);
+    char *folder = parent_of(path, err);
+    enum fc_code code = folder ? fc_sync_folder(folder, err) : FC_ERR_MEMORY;
     free(folder);
     return code;
 }
@@ -135,7 +202,7 @@ static enum fc_code sync_parent(const char *path, struct fc_error *err)
 enum fc_code fc_atomic_commit(struct fc_atomic_file *f, struct fc_error *err)
 {
     enum fc_code code = FC_OK;
-    int bad = ferror(f->stream) || fflush(f->stream) != 0 || fsync(fileno(f->stream)) != 0;
+    int bad = ferror(f->stream) || fflush(f->stream) != 0 || fc_sync_file(fileno(f->stream)) != 0;
     int why = errno;
     if (fclose(f->stream) != 0 && !bad) {
         bad = 1;
@@ -148,7 +215,7 @@ enum fc_code fc_atomic_commit(struct fc_atomic_file *f, struct fc_error *err)
         code = fc_fail(err, FC_ERR_IO, "%s: cannot rename from %s: %s", f->path, f->temporary,
                        strerror(errno));
     else
-        code = sync_parent(f->path, err);
+        code = fc_sync_parent(f->path, err);
     if (code == FC_OK) {
         free(f->temporary); /* renamed: there is nothing left to remove */
         f->temporary = NULL;
@@ -190,7 +257,10 @@ enum fc_code fc_make_folder(const char *path, struct fc_error *err)
             continue;
         char end = *p;
         *p = '\0';
-        if (*copy && mkdir(copy, 0777) != 0 && errno != EEXIST)
+        bool made = *copy && mkdir(copy, 0777) == 0;
+        if (made)
+            code = fc_sync_parent(copy, err);
+        else if (*copy && errno != EEXIST)
             code = fc_fail(err, FC_ERR_IO, "%s: cannot create folder: %s", copy, strerror(errno));
         *p = end;
         if (end == '\0')
@@ -209,7 +279,7 @@ enum fc_code fc_sync_folder(const char *path, struct fc_error *err)
         return fc_fail(err, FC_ERR_IO, "%s: cannot open folder: %s", path, strerror(errno));
     /* Some file systems cannot fsync a folder and say EINVAL: nothing more can be done there. */
     enum fc_code code = FC_OK;
-    if (fsync(fd) != 0 && errno != EINVAL)
+    if (fc_sync_file(fd) != 0 && errno != EINVAL)
         code = fc_fail(err, FC_ERR_IO, "%s: cannot sync folder: %s", path, strerror(errno));
     close(fd);
     return code;

@@ -21,9 +21,16 @@ struct fc_map {
 enum fc_code fc_map_open(struct fc_map *map, const char *path, struct fc_error *err);
 void fc_map_close(struct fc_map *map);
 
+/* Writes all bytes, however short or interrupted the single writes are. 0, or -1 with errno. */
+int fc_write_all(int fd, const void *bytes, size_t len);
+/* fsync, again when a signal interrupts it. 0, or -1 with errno. */
+int fc_sync_file(int fd);
+
 /* A file that appears under its name only when complete. Everything goes to "PATH.tmp.PID" beside
  * it; commit flushes, fsyncs, renames over PATH and fsyncs the folder. Abort (also the right call
- * after a failed commit) removes the temporary file. After either call the struct is empty. */
+ * after a failed commit) removes the temporary file. After either call the struct is empty.
+ * Temporary files of PATH that killed processes left are removed by the next open; a process holds
+ * a lock on its own while it lives. */
 struct fc_atomic_file {
     FILE *stream; /* write here with stdio; errors are found by commit */
     char *path, *temporary;
@@ -35,11 +42,14 @@ void fc_atomic_abort(struct fc_atomic_file *f);
 /* fc_atomic_open, one write, commit. */
 enum fc_code fc_file_write(const char *path, const void *data, size_t len, struct fc_error *err);
 
-/* Creates a folder and its missing parents (mode 0777 & ~umask); an existing one is fine. */
+/* Creates a folder and its missing parents (mode 0777 & ~umask), each of which survives a crash; an
+ * existing one is fine. */
 enum fc_code fc_make_folder(const char *path, struct fc_error *err);
 
 /* Makes renames and new names in a folder survive a crash. */
 enum fc_code fc_sync_folder(const char *path, struct fc_error *err);
+/* The same of the folder that a file lies in. */
+enum fc_code fc_sync_parent(const char *path, struct fc_error *err);
 
 int fc_is_folder(const char *path);
 int fc_is_file(const char *path);

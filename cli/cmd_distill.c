@@ -152,8 +152,11 @@ static enum fc_code start_inference(struct fc_distill *d, const char *name, cons
 static enum fc_code open_ledger(struct fc_distill *d, struct fc_error *err)
 {
     char *own = fc_path_join(d->flags->output, "client.ledger", err);
+    char *head = fc_path_join(d->flags->output, "ledger.head", err);
     enum fc_code code =
-        own ? fc_privacy_flags_ledger(&d->ledger, &d->flags->privacy, own, err) : FC_ERR_MEMORY;
+        own && head ? fc_privacy_flags_ledger(&d->ledger, &d->flags->privacy, own, head, err)
+                    : FC_ERR_MEMORY;
+    free(head);
     free(own);
     return code;
 }

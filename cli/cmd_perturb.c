@@ -43,9 +43,9 @@ static const struct fc_option file_options[] = {
     {.name = "show",
      .type = FC_OPT_SIZE,
      .offset = FIELD(show),
-     .fallback = "1",
+     .fallback = "0",
      .metavar = "N",
-     .help = "print N prompts before and after on standard output; 0: none",
+     .help = "print N prompts before and after on standard output: raw private text!",
      .min = 0,
      .max = 1e9},
     {0}};
@@ -163,11 +163,15 @@ static cJSON *summarize(const struct fc_mechanism *m, const struct fc_run_report
 static enum fc_code open_ledger(struct fc_ledger **ledger, const struct perturb_flags *f,
                                 struct fc_error *err)
 {
-    struct fc_text path = {0};
+    struct fc_text path = {0}, head = {0};
     fc_text_printf(&path, "%s.ledger", f->output);
+    fc_text_printf(&head, "%s.head", f->output);
     enum fc_code code = fc_text_check(&path, err);
     if (code == FC_OK)
-        code = fc_privacy_flags_ledger(ledger, &f->privacy, path.data, err);
+        code = fc_text_check(&head, err);
+    if (code == FC_OK)
+        code = fc_privacy_flags_ledger(ledger, &f->privacy, path.data, head.data, err);
+    fc_text_free(&head);
     fc_text_free(&path);
     return code;
 }

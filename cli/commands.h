@@ -13,7 +13,8 @@
     X(generate, "Write the model's answer to every prompt of a file")                              \
     X(train, "Train a model on labels, and on rationales from a file")                             \
     X(eval, "Measure a model's accuracy on a data set")                                            \
-    X(info, "Print what a model file is")
+    X(info, "Print what a model file is")                                                          \
+    X(ledger, "Show what a client has spent, and verify its ledger")
 
 /* argv[0] is the command's name. Results go to stdout, progress and messages to stderr; an error is
  * returned, and main prints it. The code returned is the exit status. */

@@ -102,10 +102,11 @@ struct fc_perturber_options fc_privacy_flags_apply(const struct fc_privacy_flags
 }
 
 enum fc_code fc_privacy_flags_ledger(struct fc_ledger **ledger, const struct fc_privacy_flags *f,
-                                     const char *fallback, struct fc_error *err)
+                                     const char *fallback, const char *head, struct fc_error *err)
 {
     const struct fc_budget budget = {f->budget, f->delta};
-    return fc_ledger_open(ledger, f->ledger ? f->ledger : fallback, budget, err);
+    enum fc_code code = fc_ledger_open(ledger, f->ledger ? f->ledger : fallback, budget, err);
+    return code == FC_OK ? fc_ledger_keep_head(*ledger, head, err) : code;
 }
 
 static enum fc_code render(const struct fc_example *e, const struct fc_template *perturb,

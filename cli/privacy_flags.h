@@ -19,9 +19,9 @@ extern const struct fc_option fc_privacy_options[];
 enum fc_code fc_privacy_flags_check(const struct fc_privacy_flags *f, struct fc_error *err);
 /* Borrows the public words. */
 struct fc_perturber_options fc_privacy_flags_apply(const struct fc_privacy_flags *f);
-/* Opens --ledger, or `fallback` without it. */
+/* Opens --ledger, or `fallback` without it, and keeps its head beside the results (`head`). */
 enum fc_code fc_privacy_flags_ledger(struct fc_ledger **ledger, const struct fc_privacy_flags *f,
-                                     const char *fallback, struct fc_error *err);
+                                     const char *fallback, const char *head, struct fc_error *err);
 
 /* The texts of examples that are perturbed: items[n] point into rendered[n] and to the ids. */
 struct fc_private_texts {

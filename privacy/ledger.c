@@ -82,6 +82,63 @@ enum fc_code fc_ledger_add_mechanism(struct fc_ledger *l, const unsigned char ha
 /* ---- interface ----------------------------------------------------------------------------------
  */
 
+/* A ledger without its budget: opened as `mode` says and read. */
+static enum fc_code open_as(struct fc_ledger **out, const char *path, enum ledger_mode mode,
+                            struct fc_error *err)
+{
+    *out = NULL;
+    if (sodium_init() < 0)
+        return fc_fail(err, FC_ERR_INTERNAL, "libsodium: cannot start");
+    struct fc_ledger *l = fc_alloc(1, sizeof *l, "ledger", err);
+    if (!l)
+        return FC_ERR_MEMORY;
+    l->fd = -1;
+    l->mode = mode;
+    l->path = fc_strndup(path, strlen(path), err);
+    enum fc_code code = l->path ? fc_ledger_reserve(l, 1, err) : FC_ERR_MEMORY;
+    if (code == FC_OK)
+        code = fc_ledger_file_open(l, err);
+    if (code == FC_OK)
+        code = fc_ledger_file_read(l, fc_ledger_read_record, err);
+    if (code == FC_OK)
+        *out = l;
+    else
+        fc_ledger_close(l);
+    return code;
+}
+
+static enum fc_code check_place(const struct fc_ledger *l, struct fc_error *err)
+{
+    if (l->version == 1 || l->place == l->found)
+        return FC_OK;
+    return fc_fail(
+        err, FC_ERR_INPUT,
+        "%s: this is a copy: not the file that was charged, but one put in its place. "
+        "Two copies would spend the budget twice, and an old one forgets. Go on with the "
+        "original; or, if it was moved and no other copy is in use, run `fedcot ledger "
+        "%s --moved`",
+        l->path, l->path);
+}
+
+static bool same(struct fc_budget a, struct fc_budget b)
+{
+    return a.epsilon <= b.epsilon && a.epsilon >= b.epsilon && a.delta <= b.delta &&
+           a.delta >= b.delta;
+}
+
+/* Brings an opened ledger to this version and this budget. */
+static enum fc_code settle(struct fc_ledger *l, struct fc_budget budget, struct fc_error *err)
+{
+    bool fresh = l->n_records == 0;
+    enum fc_code code = fresh ? fc_ledger_append_header(l, err) : check_place(l, err);
+    if (code == FC_OK && l->version == 1)
+        code = fc_ledger_append_place(l, "upgrade", err);
+    if (code == FC_OK && (fresh || !same(l->budget, budget)))
+        code = fc_ledger_append_budget(l, budget, err);
+    l->budget = budget;
+    return code;
+}
+
 enum fc_code fc_ledger_open(struct fc_ledger **out, const char *path, struct fc_budget budget,
                             struct fc_error *err)
 {
@@ -90,31 +147,51 @@ enum fc_code fc_ledger_open(struct fc_ledger **out, const char *path, struct fc_
         return fc_fail(err, FC_ERR_USAGE,
                        "budget: expected epsilon >= 0 and 0 <= delta < 1, found %g and %g",
                        budget.epsilon, budget.delta);
-    if (sodium_init() < 0)
-        return fc_fail(err, FC_ERR_INTERNAL, "libsodium: cannot start");
-    struct fc_ledger *l = fc_alloc(1, sizeof *l, "ledger", err);
-    if (!l)
-        return FC_ERR_MEMORY;
-    l->fd = -1;
-    bool fresh = false;
-    l->path = fc_strndup(path, strlen(path), err);
-    enum fc_code code = l->path ? fc_ledger_reserve(l, 1, err) : FC_ERR_MEMORY;
+    enum fc_code code = open_as(out, path, LEDGER_WRITE, err);
     if (code == FC_OK)
-        code = fc_ledger_file_open(l, &fresh, err);
-    if (code == FC_OK)
-        code = fc_ledger_file_read(l, fc_ledger_read_record, err);
-    if (code == FC_OK && fresh)
-        code = fc_ledger_append_header(l, err);
-    if (code == FC_OK &&
-        (fresh || l->budget.epsilon < budget.epsilon || l->budget.epsilon > budget.epsilon ||
-         l->budget.delta < budget.delta || l->budget.delta > budget.delta))
-        code = fc_ledger_append_budget(l, budget, err);
-    l->budget = budget;
-    if (code == FC_OK)
-        *out = l;
-    else
-        fc_ledger_close(l);
+        code = settle(*out, budget, err);
+    if (code != FC_OK) {
+        fc_ledger_close(*out);
+        *out = NULL;
+    }
     return code;
+}
+
+enum fc_code fc_ledger_look(struct fc_ledger **out, const char *path, struct fc_error *err)
+{
+    return open_as(out, path, LEDGER_LOOK, err);
+}
+
+enum fc_code fc_ledger_moved(const char *path, const char *head, struct fc_error *err)
+{
+    struct fc_ledger *l;
+    enum fc_code code = open_as(&l, path, LEDGER_MOVED, err);
+    if (code == FC_OK)
+        code = fc_ledger_append_place(l, l->version == 1 ? "upgrade" : "place", err);
+    if (code == FC_OK && head) {
+        l->head_path = fc_strndup(head, strlen(head), err);
+        code = l->head_path ? fc_ledger_head_write(l, err) : FC_ERR_MEMORY;
+    }
+    fc_ledger_close(l);
+    return code;
+}
+
+enum fc_code fc_ledger_keep_head(struct fc_ledger *l, const char *path, struct fc_error *err)
+{
+    bool found;
+    enum fc_code code = fc_ledger_head_check(l, path, &found, err);
+    if (code != FC_OK)
+        return code;
+    free(l->head_path);
+    l->head_path = fc_strndup(path, strlen(path), err);
+    return l->head_path ? fc_ledger_head_write(l, err) : FC_ERR_MEMORY;
+}
+
+enum fc_code fc_ledger_compare(const struct fc_ledger *l, const char *head, struct fc_error *err)
+{
+    bool found;
+    enum fc_code code = fc_ledger_head_check(l, head, &found, err);
+    return code == FC_OK && !found ? fc_fail(err, FC_ERR_IO, "%s: no such head", head) : code;
 }
 
 void fc_ledger_close(struct fc_ledger *l)
@@ -128,6 +205,8 @@ void fc_ledger_close(struct fc_ledger *l)
     free(l->entries);
     free(l->slots);
     free(l->mechanisms);
+    free(l->chain);
+    free(l->head_path);
     free(l->path);
     sodium_memzero(l->key, sizeof l->key);
     free(l);
@@ -221,10 +300,16 @@ enum fc_code fc_ledger_charge(struct fc_ledger *l, const struct fc_profile *prof
     }
     if (code == FC_OK && n)
         code = fc_ledger_append_charge(l, mechanism, copies, n, err);
+    if (code == FC_OK && n) {
+        code = fc_ledger_head_write(l, err);
+        l->broken = code != FC_OK; /* charged, but not to be sent before it is opened again */
+    }
     if (code == FC_OK && n) { /* on disk: now it counts, and cannot fail any more */
         for (size_t i = 0; i < n; i++)
             fc_ledger_add_entry(l, &copies[i]);
-        fc_ledger_find_mechanism(l, mechanism)->draws += draws;
+        struct ledger_mechanism *m = fc_ledger_find_mechanism(l, mechanism);
+        m->draws += draws;
+        m->documents += n;
         copied = 0;
     }
     for (size_t i = 0; i < copied; i++)
@@ -233,11 +318,16 @@ enum fc_code fc_ledger_charge(struct fc_ledger *l, const struct fc_profile *prof
     return code;
 }
 
+static double delta_of(const struct fc_ledger *l)
+{
+    return l->budget.delta > 0 ? l->budget.delta : FC_DEFAULT_DELTA;
+}
+
 void fc_ledger_spent(const struct fc_ledger *l, struct fc_spent *spent)
 {
     struct fc_account a;
     account(l, &a);
-    fc_account_spent(&a, l->budget.delta > 0 ? l->budget.delta : FC_DEFAULT_DELTA, spent);
+    fc_account_spent(&a, delta_of(l), spent);
 }
 
 struct fc_budget fc_ledger_budget(const struct fc_ledger *l)
@@ -248,4 +338,26 @@ struct fc_budget fc_ledger_budget(const struct fc_ledger *l)
 size_t fc_ledger_entries(const struct fc_ledger *l)
 {
     return l->n_entries;
+}
+
+void fc_ledger_facts(const struct fc_ledger *l, struct fc_ledger_facts *facts)
+{
+    *facts = (struct fc_ledger_facts){.version = l->version,
+                                      .records = l->n_records,
+                                      .documents = l->n_entries,
+                                      .n_mechanisms = l->n_mechanisms,
+                                      .in_place = l->place == l->found,
+                                      .torn = l->torn};
+    if (l->n_records)
+        memcpy(facts->head, l->chain[l->n_records - 1], sizeof facts->head);
+}
+
+void fc_ledger_share(const struct fc_ledger *l, size_t i, struct fc_ledger_share *share)
+{
+    const struct ledger_mechanism *m = &l->mechanisms[i];
+    struct fc_account a = {0};
+    fc_account_add(&a, &m->profile, m->draws);
+    *share = (struct fc_ledger_share){.epsilon = m->profile.epsilon, .documents = m->documents};
+    memcpy(share->hash, m->hash, sizeof share->hash);
+    fc_account_spent(&a, delta_of(l), &share->spent);
 }

@@ -83,6 +83,7 @@ static enum fc_code read_item(struct fc_ledger *l, struct ledger_mechanism *m, c
         return FC_ERR_MEMORY;
     fc_ledger_add_entry(l, &entry);
     m->draws += draws;
+    m->documents++;
     return FC_OK;
 }
 
@@ -106,18 +107,41 @@ static enum fc_code read_charge(struct fc_ledger *l, const cJSON *json, const ch
     return code;
 }
 
+/* Inode numbers may exceed 2^53, so they are strings in the file. */
+static enum fc_code read_place(struct fc_ledger *l, const cJSON *json, const char *where,
+                               struct fc_error *err)
+{
+    const char *place = NULL;
+    char end;
+    unsigned long long number = 0;
+    enum fc_code code = fc_json_string(json, "place", true, &place, where, err);
+    if (code == FC_OK && sscanf(place, "%llu%c", &number, &end) != 1)
+        code = fc_fail(err, FC_ERR_INPUT, "%s: field \"place\": expected a number", where);
+    l->place = number;
+    return code;
+}
+
+static enum fc_code read_version(struct fc_ledger *l, const cJSON *json, const char *where,
+                                 struct fc_error *err)
+{
+    enum fc_code code = fc_json_size(json, "version", true, &l->version, where, err);
+    if (code == FC_OK && (l->version < 1 || l->version > FC_LEDGER_VERSION))
+        code = fc_fail(err, FC_ERR_UNSUPPORTED,
+                       "%s: expected ledger version 1 to %d, found %zu: a later version wrote it",
+                       where, FC_LEDGER_VERSION, l->version);
+    return code == FC_OK && l->version > 1 ? read_place(l, json, where, err) : code;
+}
+
 static enum fc_code read_header(struct fc_ledger *l, const cJSON *json, const char *where,
                                 struct fc_error *err)
 {
-    size_t version = 0;
     unsigned char id[32], own[32];
-    enum fc_code code = fc_json_size(json, "version", true, &version, where, err);
-    if (code == FC_OK && version != FC_LEDGER_VERSION)
-        code = fc_fail(err, FC_ERR_UNSUPPORTED, "%s: expected ledger version %d, found %zu", where,
-                       FC_LEDGER_VERSION, version);
+    if (l->version)
+        return fc_fail(err, FC_ERR_INPUT, "%s: a second header: two ledgers in one file", where);
+    enum fc_code code = read_version(l, json, where, err);
     if (code == FC_OK)
         code = read_hex(json, "key", id, where, err);
-    crypto_generichash(own, sizeof own, l->key, sizeof l->key, NULL, 0);
+    fc_ledger_key_id(l, own);
     if (code == FC_OK && memcmp(id, own, sizeof own) != 0)
         code =
             fc_fail(err, FC_ERR_INPUT, "%s: %s.key is the key of another ledger", where, l->path);
@@ -130,14 +154,14 @@ enum fc_code fc_ledger_read_record(struct fc_ledger *l, const cJSON *json, const
     static const struct {
         const char *kind;
         enum fc_code (*read)(struct fc_ledger *, const cJSON *, const char *, struct fc_error *);
-    } kinds[] = {{"ledger", read_header},
-                 {"budget", read_budget},
-                 {"mechanism", read_mechanism},
-                 {"charge", read_charge}};
+    } kinds[] = {{"ledger", read_header}, {"budget", read_budget},   {"mechanism", read_mechanism},
+                 {"charge", read_charge}, {"upgrade", read_version}, {"place", read_place}};
     const char *kind = NULL;
     enum fc_code code = fc_json_string(json, "kind", true, &kind, where, err);
     if (code != FC_OK)
         return code;
+    if (!l->version && strcmp(kind, "ledger") != 0)
+        return fc_fail(err, FC_ERR_INPUT, "%s: expected a ledger's header", where);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strcmp(kind, kinds[i].kind) == 0)
             return kinds[i].read(l, json, where, err);
@@ -164,15 +188,40 @@ static enum fc_code append(struct fc_ledger *l, cJSON *json, bool built, struct 
     return code;
 }
 
+static bool add_place(struct fc_ledger *l, cJSON *json)
+{
+    char place[32];
+    snprintf(place, sizeof place, "%llu", (unsigned long long)l->found);
+    return cJSON_AddStringToObject(json, "place", place) != NULL;
+}
+
 enum fc_code fc_ledger_append_header(struct fc_ledger *l, struct fc_error *err)
 {
     unsigned char id[32];
-    crypto_generichash(id, sizeof id, l->key, sizeof l->key, NULL, 0);
+    fc_ledger_key_id(l, id);
     cJSON *json = cJSON_CreateObject();
     bool built = json && cJSON_AddStringToObject(json, "kind", "ledger") &&
                  cJSON_AddNumberToObject(json, "version", FC_LEDGER_VERSION) &&
-                 add_hex(json, "key", id);
-    return append(l, json, built, err);
+                 add_hex(json, "key", id) && add_place(l, json);
+    enum fc_code code = append(l, json, built, err);
+    if (code == FC_OK) {
+        l->version = FC_LEDGER_VERSION;
+        l->place = l->found;
+    }
+    return code;
+}
+
+enum fc_code fc_ledger_append_place(struct fc_ledger *l, const char *kind, struct fc_error *err)
+{
+    cJSON *json = cJSON_CreateObject();
+    bool built = json && cJSON_AddStringToObject(json, "kind", kind) &&
+                 cJSON_AddNumberToObject(json, "version", FC_LEDGER_VERSION) && add_place(l, json);
+    enum fc_code code = append(l, json, built, err);
+    if (code == FC_OK) {
+        l->version = FC_LEDGER_VERSION;
+        l->place = l->found;
+    }
+    return code;
 }
 
 enum fc_code fc_ledger_append_budget(struct fc_ledger *l, struct fc_budget b, struct fc_error *err)

@@ -14,6 +14,11 @@ distill=("$fedcot" distill --model "$model" --server "$server" --train "$work/da
 paid() { # OUTPUT
     mkdir -p "$1"
     cp "$work/first/client.ledger" "$work/first/client.ledger.key" "$1"
+    "$fedcot" ledger "$1/client.ledger" --moved >/dev/null || fail "the copied ledger"
+}
+charged() { # OUTPUT
+    "$fedcot" ledger "$1/client.ledger" --head "$1/ledger.head" --json |
+        python3 -c 'import json, sys; s = json.load(sys.stdin); print(s["documents"], s["units"])'
 }
 same_as_first() { # OUTPUT
     for file in perturbed received rationales; do
@@ -22,8 +27,7 @@ same_as_first() { # OUTPUT
     done
     cmp "$work/first/model/model.safetensors" "$1/model/model.safetensors" ||
         fail "$1: other weights than the undisturbed job"
-    [ "$(wc -l <"$1/client.ledger")" -eq "$(wc -l <"$work/first/client.ledger")" ] ||
-        fail "$1: charged twice"
+    [ "$(charged "$1")" = "$(charged "$work/first")" ] || fail "$1: charged twice"
 }
 
 # What cannot be: no server, a public address, a budget that does not suffice, missing flags.

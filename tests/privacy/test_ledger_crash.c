@@ -35,8 +35,10 @@ static void client(const char *path, int life, int out)
 {
     struct fc_ledger *l = NULL;
     struct fc_profile p;
-    char line[8192];
+    char line[8192], head[160];
+    snprintf(head, sizeof head, "%s.head", path);
     if (fc_ledger_open(&l, path, unlimited, NULL) != FC_OK ||
+        fc_ledger_keep_head(l, head, NULL) != FC_OK ||
         fc_profile_two_level(&p, 100, 5, 2, NULL) != FC_OK)
         _exit(3);
     for (int d = 0; d < DOCUMENTS; d++) {
@@ -132,8 +134,8 @@ static void test_killed_again_and_again(void **state)
     fc_ledger_close(l);
     printf("killed %d times, every document charged once\n", kills);
     assert_true(kills >= 3);
-    static const char *const names[] = {"ledger", "ledger.key"};
-    scratch_remove(folder, names, 2);
+    static const char *const names[] = {"ledger", "ledger.key", "ledger.head"};
+    scratch_remove(folder, names, 3);
 }
 
 int main(void)
