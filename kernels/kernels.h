@@ -34,6 +34,8 @@ extern "C" {
 
 struct fc_stream; /* private to the back end */
 struct fc_packed; /* a weight matrix in the layout that the back end's GEMM likes best */
+struct fc_event;  /* a point in a stream's work */
+struct fc_graph;  /* work that was recorded once and is launched as a whole */
 
 /* y[m,n] = op(a) op(b) (+ bias, or + y): GEMM with fp32 accumulation, rounded once. */
 struct fc_gemm {
@@ -95,6 +97,43 @@ struct fc_kernels {
     enum fc_code (*sync)(struct fc_stream *s, struct fc_error *err);
     /* Whether GEMM in this dtype runs at the machine's own speed ("bf16 where the CPU has it"). */
     bool (*has_fast)(struct fc_stream *s, enum fc_dtype dt);
+
+    /* ---- devices, overlap, recorded work (runtime.c) --------------------------------------- */
+
+    /* Devices that stream_open takes, from 0. 0 with *why (FC_ERR_UNSUPPORTED) where there is none;
+     * never a failure of the process, with or without a driver. */
+    int (*device_count)(struct fc_error *why);
+    /* "NVIDIA H100, 132 SMs, 80 GB" of device `index`, cut at `size`. False where there is none. */
+    bool (*describe)(int index, char *text, size_t size);
+    /* Host memory that copies read and write beside the host's work (pinned on CUDA; plain memory
+     * is staged by the driver, which waits for it), 64-byte aligned. At start-up only: it is slow
+     * to get. NULL with *err (FC_ERR_MEMORY). */
+    void *(*host_alloc)(struct fc_stream *s, size_t bytes, struct fc_error *err);
+    void (*host_free)(struct fc_stream *s, void *p);
+    /* A second stream on the device of s, for memory and copies only, that runs beside s; order
+     * between the two is made by events. Close it with stream_close, before s. NULL with *err. */
+    struct fc_stream *(*copy_stream_open)(struct fc_stream *s, struct fc_error *err);
+    /* An event is passed until it is recorded. record: it becomes the end of what s has been given;
+     * wait: later work of s (any stream of the device) starts after it; sync: the host waits for
+     * it, errors stay in s. A pinned ring: sync the slot's event, fill the slot, upload, record. */
+    struct fc_event *(*event_open)(struct fc_stream *s, struct fc_error *err);
+    void (*event_close)(struct fc_stream *s, struct fc_event *e);
+    void (*event_record)(struct fc_stream *s, struct fc_event *e);
+    void (*event_wait)(struct fc_stream *s, struct fc_event *e);
+    void (*event_sync)(struct fc_stream *s, struct fc_event *e);
+    /* What s is given between begin and end is recorded, not run; launch runs it, reading the same
+     * addresses (host memory too: keep it). For steps of fixed shape whose host-side arguments do
+     * not change. end gives NULL where the back end records nothing (the CPU): the work has then
+     * been done already, so `begin; step; g = end; if (g) launch` does a step anywhere. NULL also
+     * with an error in the stream. Between begin and end: no sync, no alloc, and products only of
+     * shapes that ran before (they would go untuned). The caller owns the graph. */
+    void (*graph_begin)(struct fc_stream *s);
+    struct fc_graph *(*graph_end)(struct fc_stream *s);
+    void (*graph_launch)(struct fc_stream *s, struct fc_graph *g);
+    void (*graph_free)(struct fc_stream *s, struct fc_graph *g);
+    /* Names what this host thread does until pop, for a profiler (NVTX on CUDA). Nests. */
+    void (*range_push)(const char *name);
+    void (*range_pop)(void);
 
     /* ---- matrix products (gemm.c) ------------------------------------------------------- */
 

@@ -202,6 +202,23 @@ void fc_cpu_copy(struct fc_stream *s, void *to, const void *from, size_t bytes);
 void fc_cpu_zero(struct fc_stream *s, void *p, size_t bytes);
 enum fc_code fc_cpu_sync(struct fc_stream *s, struct fc_error *err);
 
+int fc_cpu_device_count(struct fc_error *why);
+bool fc_cpu_describe(int index, char *text, size_t size);
+void *fc_cpu_host_alloc(struct fc_stream *s, size_t bytes, struct fc_error *err);
+void fc_cpu_host_free(struct fc_stream *s, void *p);
+struct fc_stream *fc_cpu_copy_stream_open(struct fc_stream *s, struct fc_error *err);
+struct fc_event *fc_cpu_event_open(struct fc_stream *s, struct fc_error *err);
+void fc_cpu_event_close(struct fc_stream *s, struct fc_event *e);
+void fc_cpu_event_record(struct fc_stream *s, struct fc_event *e);
+void fc_cpu_event_wait(struct fc_stream *s, struct fc_event *e);
+void fc_cpu_event_sync(struct fc_stream *s, struct fc_event *e);
+void fc_cpu_graph_begin(struct fc_stream *s);
+struct fc_graph *fc_cpu_graph_end(struct fc_stream *s);
+void fc_cpu_graph_launch(struct fc_stream *s, struct fc_graph *g);
+void fc_cpu_graph_free(struct fc_stream *s, struct fc_graph *g);
+void fc_cpu_range_push(const char *name);
+void fc_cpu_range_pop(void);
+
 bool fc_cpu_has_fast(struct fc_stream *s, enum fc_dtype dt);
 void fc_cpu_gemm(struct fc_stream *s, const struct fc_gemm *g);
 struct fc_packed *fc_cpu_pack(struct fc_stream *s, const void *w, size_t n, size_t k,

@@ -21,6 +21,23 @@ void fc_cuda_copy(struct fc_stream *s, void *to, const void *from, size_t bytes)
 void fc_cuda_zero(struct fc_stream *s, void *p, size_t bytes);
 enum fc_code fc_cuda_sync(struct fc_stream *s, struct fc_error *err);
 
+int fc_cuda_device_count(struct fc_error *why);
+bool fc_cuda_describe(int index, char *text, size_t size);
+void *fc_cuda_host_alloc(struct fc_stream *s, size_t bytes, struct fc_error *err);
+void fc_cuda_host_free(struct fc_stream *s, void *p);
+struct fc_stream *fc_cuda_copy_stream_open(struct fc_stream *s, struct fc_error *err);
+struct fc_event *fc_cuda_event_open(struct fc_stream *s, struct fc_error *err);
+void fc_cuda_event_close(struct fc_stream *s, struct fc_event *e);
+void fc_cuda_event_record(struct fc_stream *s, struct fc_event *e);
+void fc_cuda_event_wait(struct fc_stream *s, struct fc_event *e);
+void fc_cuda_event_sync(struct fc_stream *s, struct fc_event *e);
+void fc_cuda_graph_begin(struct fc_stream *s);
+struct fc_graph *fc_cuda_graph_end(struct fc_stream *s);
+void fc_cuda_graph_launch(struct fc_stream *s, struct fc_graph *g);
+void fc_cuda_graph_free(struct fc_stream *s, struct fc_graph *g);
+void fc_cuda_range_push(const char *name);
+void fc_cuda_range_pop(void);
+
 bool fc_cuda_has_fast(struct fc_stream *s, enum fc_dtype dt);
 void fc_cuda_gemm(struct fc_stream *s, const struct fc_gemm *g);
 struct fc_packed *fc_cuda_pack(struct fc_stream *s, const void *w, size_t n, size_t k,

@@ -29,7 +29,14 @@ struct fc_stream {
     int sms;                 /* multiprocessors */
     int capability;          /* 10 * major + minor: 80, 89, 90 */
     size_t shared_per_block; /* most dynamic shared memory that a block may ask for */
+    bool recording;          /* between graph_begin and graph_end */
 };
+
+/* memory.cu: a stream that can copy and run kernels but not multiply (products is null). */
+struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err);
+
+/* memory.cu: what CUDA says where device `index` of `count` cannot be used, and what to do. */
+void fc_cuda_no_device(struct fc_error *err, cudaError_t code, int index, int count);
 
 /* Makes the stream's device current and says whether the stream may still work. Every entry starts
  * with it. */

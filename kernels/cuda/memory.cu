@@ -24,8 +24,7 @@ bool fc_cuda_ok(struct fc_stream *s)
     return s->error.code == FC_OK && FC_CUDA(s, cudaSetDevice(s->device));
 }
 
-/* What CUDA itself says where there is no usable device, and what to do about it. */
-static void fail_no_device(struct fc_error *err, cudaError_t code, int index, int count)
+void fc_cuda_no_device(struct fc_error *err, cudaError_t code, int index, int count)
 {
     if (code != cudaSuccess)
         fc_fail(err, FC_ERR_UNSUPPORTED,
@@ -37,17 +36,13 @@ static void fail_no_device(struct fc_error *err, cudaError_t code, int index, in
                 index, count);
 }
 
-struct fc_stream *fc_cuda_stream_open(int index, int threads, struct fc_error *err)
+struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err)
 {
     int count = 0;
-    if (threads < 0) {
-        fc_fail(err, FC_ERR_USAGE, "cuda stream: expected 0 or more threads, found %d", threads);
-        return nullptr;
-    }
     cudaError_t code = cudaGetDeviceCount(&count);
     if (code != cudaSuccess || index < 0 || index >= count) {
         (void)cudaGetLastError(); /* clears it: the process goes on, on the CPU perhaps */
-        fail_no_device(err, code, index, count);
+        fc_cuda_no_device(err, code, index, count);
         return nullptr;
     }
     auto *s = static_cast<struct fc_stream *>(calloc(1, sizeof(struct fc_stream)));
@@ -73,6 +68,15 @@ struct fc_stream *fc_cuda_stream_open(int index, int threads, struct fc_error *e
     s->capability = 10 * major + minor;
     s->shared_per_block = (size_t)shared;
     return s;
+}
+
+struct fc_stream *fc_cuda_stream_open(int index, int threads, struct fc_error *err)
+{
+    if (threads < 0) {
+        fc_fail(err, FC_ERR_USAGE, "cuda stream: expected 0 or more threads, found %d", threads);
+        return nullptr;
+    }
+    return fc_cuda_stream_create(index, err);
 }
 
 void fc_cuda_stream_close(struct fc_stream *s)
@@ -132,6 +136,10 @@ void fc_cuda_zero(struct fc_stream *s, void *p, size_t bytes)
 
 enum fc_code fc_cuda_sync(struct fc_stream *s, struct fc_error *err)
 {
+    if (s->recording) {
+        fc_fail(&s->error, FC_ERR_INTERNAL, "sync between graph_begin and graph_end");
+        fc_cuda_graph_free(s, fc_cuda_graph_end(s));
+    }
     if (FC_CUDA(s, cudaSetDevice(s->device)))
         FC_CUDA(s, cudaStreamSynchronize(s->stream));
     enum fc_code code = s->error.code;
