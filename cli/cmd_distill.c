@@ -10,7 +10,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- one arm: train a fresh copy of the model, measure it --------------------------------- */
 
@@ -386,8 +385,6 @@ enum fc_code fc_cmd_distill(int argc, char **argv, struct fc_error *err)
     if (code != FC_OK || options.done)
         goto cleanup;
     fc_signals_catch();
-    /* Rationales are made from private prompts, and the job's id opens them on the server. */
-    umask(077);
     code = check_flags(&flags, err);
     if (code == FC_OK)
         code = run_job(&d, err);

@@ -1,5 +1,6 @@
 /* The program `fedcot`: a table of commands. Only this file turns an error into an exit status. */
 #include "cli/commands.h"
+#include "cli/guard.h"
 #include "cli/openmp.h"
 #include "cli/options.h"
 
@@ -98,9 +99,11 @@ int main(int argc, char **argv)
 {
     fc_openmp_settle(argv);
     struct fc_error err = {0};
-    enum fc_code code = sodium_init() < 0
-                            ? fc_fail(&err, FC_ERR_INTERNAL, "libsodium does not start")
-                            : run(argc, argv, &err);
+    enum fc_code code = fc_guard(&err);
+    if (code == FC_OK && sodium_init() < 0)
+        code = fc_fail(&err, FC_ERR_INTERNAL, "libsodium does not start");
+    if (code == FC_OK)
+        code = run(argc, argv, &err);
     if (code == FC_OK && (fflush(stdout) != 0 || ferror(stdout)))
         code = fc_fail(&err, FC_ERR_IO, "standard output: %s", strerror(errno));
     if (code == FC_OK)

@@ -2,6 +2,7 @@
 #include "cli/metrics.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 
@@ -59,8 +60,12 @@ enum fc_code fc_metrics_open(struct fc_metrics *m, const char *path, bool append
 enum fc_code fc_metrics_close(struct fc_metrics *m, struct fc_error *err)
 {
     enum fc_code code = FC_OK;
+    if (m->file && (fflush(m->file) != 0 || fc_sync_file(fileno(m->file)) != 0))
+        code = fc_fail(err, FC_ERR_IO, "%s: cannot write: %s", m->path, strerror(errno));
     if (m->file && fclose(m->file) != 0)
         code = fc_fail(err, FC_ERR_IO, "%s: cannot write: %s", m->path, strerror(errno));
+    if (code == FC_OK && m->file)
+        code = fc_sync_parent(m->path, err);
     free(m->path);
     *m = (struct fc_metrics){0};
     return code;

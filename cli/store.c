@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "cli/store.h"
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 
@@ -111,6 +112,8 @@ enum fc_code fc_store_open(struct fc_store *s, const char *path, const char *fie
         code = fc_fail(err, FC_ERR_IO, "%s: %s", path,
                        errno == EWOULDBLOCK ? "another process works in this folder"
                                             : strerror(errno));
+    if (code == FC_OK)
+        code = fc_sync_parent(path, err); /* its name, if it is new */
     if (code == FC_OK) {
         rewind(s->file);
         code = read_all(s, err);
@@ -150,8 +153,9 @@ enum fc_code fc_store_put(struct fc_store *s, size_t index, const char *text, cJ
         code = fc_fail(err, FC_ERR_MEMORY, "%s: out of memory", s->path);
         goto cleanup;
     }
-    if (fprintf(s->file, "%s\n", line) < 0 || fflush(s->file) != 0 ||
-        fdatasync(fileno(s->file)) != 0)
+    size_t len = strlen(line);
+    line[len] = '\n'; /* in place of the NUL: the length is known */
+    if (fc_write_all(fileno(s->file), line, len + 1) != 0 || fc_sync_file(fileno(s->file)) != 0)
         code = fc_fail(err, FC_ERR_IO, "%s: cannot write: %s", s->path, strerror(errno));
     if (code == FC_OK && !s->texts[index]) {
         s->texts[index] = copy;
