@@ -30,4 +30,7 @@ const struct fc_kernels fc_kernels_cuda = {
     .graph_free = fc_cuda_graph_free,
     .range_push = fc_cuda_range_push,
     .range_pop = fc_cuda_range_pop,
+
+    .sample = fc_cuda_sample,
+    .select_smallest = fc_cuda_select_smallest,
 };

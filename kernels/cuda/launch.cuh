@@ -30,6 +30,10 @@ struct fc_stream {
     int capability;          /* 10 * major + minor: 80, 89, 90 */
     size_t shared_per_block; /* most dynamic shared memory that a block may ask for */
     bool recording;          /* between graph_begin and graph_end */
+    uint32_t samples;        /* calls of sample so far */
+    /* Device memory: the first row that sample could choose nothing from, call << 32 | row; all
+     * ones: there is none. Read back by sync, once there has been a sample. */
+    unsigned long long *broken_row;
 };
 
 /* memory.cu: a stream that can copy and run kernels but not multiply (products is null). */
@@ -37,6 +41,10 @@ struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err);
 
 /* memory.cu: what CUDA says where device `index` of `count` cannot be used, and what to do. */
 void fc_cuda_no_device(struct fc_error *err, cudaError_t code, int index, int count);
+
+/* sampling.cu: waits for the stream's work; a row that sample could choose nothing from becomes the
+ * stream's error. */
+void fc_cuda_wait(struct fc_stream *s);
 
 /* Makes the stream's device current and says whether the stream may still work. Every entry starts
  * with it. */

@@ -59,10 +59,12 @@ struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err)
         FC_CUDA(s, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index)) &&
         FC_CUDA(s,
                 cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index)) &&
-        FC_CUDA(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
+        FC_CUDA(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)) &&
+        FC_CUDA(s, cudaMalloc(&s->broken_row, sizeof *s->broken_row)) &&
+        FC_CUDA(s, cudaMemsetAsync(s->broken_row, 0xff, sizeof *s->broken_row, s->stream));
     if (!ok) {
         fc_fail(err, s->error.code, "%s", s->error.text);
-        free(s);
+        fc_cuda_stream_close(s);
         return nullptr;
     }
     s->capability = 10 * major + minor;
@@ -84,7 +86,9 @@ void fc_cuda_stream_close(struct fc_stream *s)
     if (!s)
         return;
     (void)cudaSetDevice(s->device);
-    (void)cudaStreamDestroy(s->stream);
+    (void)cudaFree(s->broken_row);
+    if (s->stream)
+        (void)cudaStreamDestroy(s->stream);
     free(s);
 }
 
@@ -140,8 +144,7 @@ enum fc_code fc_cuda_sync(struct fc_stream *s, struct fc_error *err)
         fc_fail(&s->error, FC_ERR_INTERNAL, "sync between graph_begin and graph_end");
         fc_cuda_graph_free(s, fc_cuda_graph_end(s));
     }
-    if (FC_CUDA(s, cudaSetDevice(s->device)))
-        FC_CUDA(s, cudaStreamSynchronize(s->stream));
+    fc_cuda_wait(s);
     enum fc_code code = s->error.code;
     if (code != FC_OK) {
         fc_fail(err, code, "%s", s->error.text);
