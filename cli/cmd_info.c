@@ -3,14 +3,28 @@
 
 #include <string.h>
 
-static const struct fc_option_group groups[] = {{"Model", fc_model_options, 0}, {0}};
+enum { MOST_DEVICES = 64 };
+
+/* Here the model may be left out. */
+static const struct fc_option info_options[] = {
+    {.name = "model",
+     .type = FC_OPT_STRING,
+     .offset = offsetof(struct fc_model_flags, model),
+     .metavar = "M",
+     .help =
+         "the model: a Hugging Face directory or a GGUF file; without it the devices are listed"},
+    {0}};
+
+static const struct fc_option_group groups[] = {
+    {"Model", info_options, 0}, {"Prompts", fc_model_options + 1, 0}, {0}};
 
 static const struct fc_command_spec spec = {
     .program = "fedcot",
     .name = "info",
-    .summary = "Print what a model file is",
+    .summary = "Print what a model file is, or which devices there are",
     .description = "Reads the headers of a Hugging Face directory or a GGUF file, checks them, and "
-                   "prints family, shape, vocabulary, chat format and memory.",
+                   "prints family, shape, vocabulary, chat format and memory.\n\nWithout --model "
+                   "it lists the devices that --device takes on this machine.",
     .groups = groups,
 };
 
@@ -46,6 +60,20 @@ static cJSON *describe(const struct fc_model_file *file, const struct fc_tokeniz
     return o;
 }
 
+/* {"cuda:0": what it is, ..., "cpu": ...}; why there is no CUDA device is said on stderr. */
+static cJSON *describe_devices(void)
+{
+    struct fc_device_entry devices[MOST_DEVICES];
+    struct fc_error why = {0};
+    size_t n = fc_device_list(devices, MOST_DEVICES, &why);
+    cJSON *o = cJSON_CreateObject();
+    for (size_t i = 0; i < n; i++)
+        cJSON_AddStringToObject(o, devices[i].name, devices[i].text);
+    if (why.text[0])
+        fprintf(stderr, "%s\n", why.text);
+    return o;
+}
+
 enum fc_code fc_cmd_info(int argc, char **argv, struct fc_error *err)
 {
     struct fc_model_flags flags;
@@ -55,6 +83,10 @@ enum fc_code fc_cmd_info(int argc, char **argv, struct fc_error *err)
     enum fc_code code = fc_options_parse(&options, &spec, &flags, argc, argv, err);
     if (code != FC_OK || options.done)
         goto cleanup;
+    if (!flags.model) {
+        code = fc_print_summary(&options, describe_devices(), err);
+        goto cleanup;
+    }
     code = fc_model_file_open(&file, flags.model, err);
     if (code == FC_OK)
         code = fc_tokenizer_open(&tok, file, err);

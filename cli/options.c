@@ -9,7 +9,7 @@
 
 /* In the order of enum fc_chat_format and enum fc_dtype. */
 static const char *const chat_formats[] = {"auto", "chatml", "llama2", "llama3", "plain", NULL};
-static const char *const dtypes[] = {"fp32", "bf16", NULL};
+static const char *const dtypes[] = {"fp32", "bf16", "fp16", NULL};
 
 const struct fc_option fc_model_options[] = {
     {.name = "model",
@@ -32,7 +32,9 @@ const struct fc_option fc_compute_options[] = {
      .offset = offsetof(struct fc_compute_flags, device),
      .fallback = "auto",
      .metavar = "NAME",
-     .help = "what computes: cpu, or auto for the best that there is"},
+     .help =
+         "what computes: cpu, cuda or cuda:N (a GPU, counted from 0), or auto: the first GPU where "
+         "there is one, else cpu; fedcot info lists them"},
     {.name = "threads",
      .type = FC_OPT_SIZE,
      .offset = offsetof(struct fc_compute_flags, threads),
@@ -45,7 +47,9 @@ const struct fc_option fc_compute_options[] = {
      .offset = offsetof(struct fc_compute_flags, dtype),
      .fallback = "bf16",
      .metavar = "TYPE",
-     .help = "number format of weights and activations; sums are always in fp32",
+     .help =
+         "number format of weights and activations; sums are always in fp32; fp16 on CUDA only, "
+         "with the loss scaled as it needs",
      .choices = dtypes},
     {0}};
 

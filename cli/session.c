@@ -10,12 +10,26 @@
 
 #define HASH_BLOCK ((size_t)1 << 24)
 
+enum fc_code fc_session_device(struct fc_device *dev, const struct fc_compute_flags *compute,
+                               struct fc_error *err)
+{
+    enum fc_code code = fc_device_open(dev, compute->device, (int)compute->threads, err);
+    if (code != FC_OK)
+        return code;
+    char text[256];
+    fc_device_describe(dev, text, sizeof text);
+    fprintf(stderr, "device %s: %s\n", dev->name, text);
+    if (dev->note[0])
+        fprintf(stderr, "device auto took %s: %s\n", dev->name, dev->note);
+    return FC_OK;
+}
+
 enum fc_code fc_session_open(struct fc_session *s, const struct fc_model_flags *model,
                              const struct fc_compute_flags *compute, size_t max_ctx,
                              struct fc_error *err)
 {
     *s = (struct fc_session){.chat = (enum fc_chat_format)model->chat_format};
-    enum fc_code code = fc_device_open(&s->dev, compute->device, (int)compute->threads, err);
+    enum fc_code code = fc_session_device(&s->dev, compute, err);
     if (code == FC_OK)
         code = fc_model_file_open(&s->file, model->model, err);
     if (code == FC_OK)

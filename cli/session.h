@@ -14,6 +14,11 @@ struct fc_session {
     enum fc_chat_format chat; /* as flagged; FC_CHAT_AUTO until fc_session_chat */
 };
 
+/* Opens the device of the flags and says on stderr what it is and, where `auto` did not take a GPU,
+ * why not. */
+enum fc_code fc_session_device(struct fc_device *dev, const struct fc_compute_flags *compute,
+                               struct fc_error *err);
+
 /* Opens all of it and says on stderr what was taken: "model ... 134.5M weights, gguf Q4_1 -> bf16,
  * cpu (2 threads)". max_ctx as for fc_model_load. Release with fc_session_close, also after an
  * error. */

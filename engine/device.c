@@ -1,6 +1,7 @@
 #include "engine/device.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const purpose_names[FC_MEM_PURPOSES] = {
@@ -15,19 +16,77 @@ const char *fc_purpose_name(enum fc_purpose purpose)
     return purpose < FC_MEM_PURPOSES ? purpose_names[purpose] : "unknown";
 }
 
+/* ---- which device ---------------------------------------------------------------------------- */
+
+#ifdef FEDCOT_CUDA
+static const struct fc_kernels *const cuda = &fc_kernels_cuda;
+#else
+static const struct fc_kernels *const cuda = NULL;
+#endif
+static const char no_cuda[] =
+    "this build has no CUDA back end (nvcc was not found when it was made)";
+
+static enum fc_code open_on(struct fc_device *dev, const struct fc_kernels *k, int index,
+                            int threads, struct fc_error *err)
+{
+    struct fc_error why = {0};
+    dev->k = k;
+    dev->index = index;
+    dev->stream = k->stream_open(index, threads, &why);
+    if (!dev->stream)
+        return fc_fail(err, why.code ? why.code : FC_ERR_INTERNAL, "%s", why.text);
+    if (k == &fc_kernels_cpu)
+        strcpy(dev->name, k->name);
+    else
+        snprintf(dev->name, sizeof dev->name, "%s:%d", k->name, index);
+    return FC_OK;
+}
+
+/* The N of "cuda:N", 0 of "cuda"; -1 for any other name. */
+static int cuda_index(const char *name)
+{
+    if (strcmp(name, "cuda") == 0)
+        return 0;
+    if (strncmp(name, "cuda:", 5) != 0 || name[5] < '0' || name[5] > '9')
+        return -1;
+    char *end;
+    long n = strtol(name + 5, &end, 10);
+    return *end || n > 1023 ? -1 : (int)n;
+}
+
+static enum fc_code open_best(struct fc_device *dev, int threads, struct fc_error *err)
+{
+    struct fc_error why = {0};
+    if (!cuda)
+        fc_fail(&why, FC_ERR_UNSUPPORTED, "%s", no_cuda);
+    else if (open_on(dev, cuda, 0, threads, &why) == FC_OK)
+        return FC_OK;
+    enum fc_code code = open_on(dev, &fc_kernels_cpu, 0, threads, err);
+    if (code == FC_OK)
+        strcpy(dev->note, why.text);
+    return code;
+}
+
 enum fc_code fc_device_open(struct fc_device *dev, const char *name, int threads,
                             struct fc_error *err)
 {
     *dev = (struct fc_device){0};
-    if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0)
-        return fc_fail(err, strncmp(name, "cuda", 4) == 0 ? FC_ERR_UNSUPPORTED : FC_ERR_USAGE,
-                       "device \"%s\": this build has the devices: cpu, auto", name);
-    dev->k = &fc_kernels_cpu;
-    dev->stream = dev->k->stream_open(0, threads, err);
-    if (!dev->stream)
-        return err ? err->code : FC_ERR_INTERNAL;
-    strcpy(dev->name, "cpu");
-    return FC_OK;
+    enum fc_code code;
+    if (strcmp(name, "auto") == 0)
+        code = open_best(dev, threads, err);
+    else if (strcmp(name, "cpu") == 0)
+        code = open_on(dev, &fc_kernels_cpu, 0, threads, err);
+    else if (cuda_index(name) < 0)
+        code = fc_fail(err, FC_ERR_USAGE,
+                       "device \"%s\": expected cpu, cuda, cuda:N with N from 0, or auto", name);
+    else if (!cuda)
+        code =
+            fc_fail(err, FC_ERR_UNSUPPORTED, "device \"%s\": %s; take --device cpu", name, no_cuda);
+    else
+        code = open_on(dev, cuda, cuda_index(name), threads, err);
+    if (code != FC_OK)
+        *dev = (struct fc_device){0};
+    return code;
 }
 
 void fc_device_close(struct fc_device *dev)
@@ -36,6 +95,36 @@ void fc_device_close(struct fc_device *dev)
         dev->k->stream_close(dev->stream);
     *dev = (struct fc_device){0};
 }
+
+void fc_device_describe(const struct fc_device *dev, char *text, size_t size)
+{
+    if (!dev->k->describe(dev->index, text, size))
+        snprintf(text, size, "unknown");
+}
+
+size_t fc_device_list(struct fc_device_entry *entries, size_t most, struct fc_error *why_no_cuda)
+{
+    int n = 0;
+    if (cuda)
+        n = cuda->device_count(why_no_cuda);
+    else
+        fc_fail(why_no_cuda, FC_ERR_UNSUPPORTED, "%s", no_cuda);
+    size_t used = 0;
+    for (int i = 0; i < n && used + 1 < most; i++, used++) {
+        snprintf(entries[used].name, sizeof entries[used].name, "%s:%d", cuda->name, i);
+        if (!cuda->describe(i, entries[used].text, sizeof entries[used].text))
+            strcpy(entries[used].text, "unknown");
+    }
+    if (used < most) {
+        strcpy(entries[used].name, fc_kernels_cpu.name);
+        if (!fc_kernels_cpu.describe(0, entries[used].text, sizeof entries[used].text))
+            strcpy(entries[used].text, "unknown");
+        used++;
+    }
+    return used;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static size_t total_used(const struct fc_device *dev)
 {

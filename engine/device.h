@@ -22,13 +22,17 @@ enum fc_purpose {
 struct fc_device {
     const struct fc_kernels *k;
     struct fc_stream *stream;
-    char name[32];                /* "cpu" */
+    int index;                    /* of the device in its back end */
+    char name[32];                /* "cpu", "cuda:0": opens the same device again */
+    char note[FC_ERROR_SIZE];     /* "auto": why a better device was not taken; else empty */
     size_t used[FC_MEM_PURPOSES]; /* bytes now */
     size_t peak;                  /* most bytes in use at once, all purposes together */
 };
 
-/* name: "cpu", "auto" (the best there is), later "cuda:N". threads 0: all cores. FC_ERR_USAGE for
- * an unknown name, FC_ERR_UNSUPPORTED for one that this build or machine lacks. */
+/* name: "cpu", "cuda:N" ("cuda" is the first), or "auto": CUDA's first device where there is one
+ * that can be used, else the CPU, with dev->note saying why. threads (of the CPU) 0: all cores.
+ * Opening one name twice gives two streams of one device, whose memory both may use.
+ * FC_ERR_USAGE for an unknown name, FC_ERR_UNSUPPORTED for one that this build or machine lacks. */
 enum fc_code fc_device_open(struct fc_device *dev, const char *name, int threads,
                             struct fc_error *err);
 void fc_device_close(struct fc_device *dev); /* a zeroed struct is fine */
@@ -40,6 +44,17 @@ void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpo
 void fc_device_free(struct fc_device *dev, void *p, size_t bytes, enum fc_purpose purpose);
 /* Counts memory that someone else allocated for us (packed weights): may be negative. */
 void fc_device_count(struct fc_device *dev, long long bytes, enum fc_purpose purpose);
+
+/* What the device is, for messages and records: "NVIDIA H100, 132 SMs, 80 GB". */
+void fc_device_describe(const struct fc_device *dev, char *text, size_t size);
+
+/* What --device can name on this machine: the CPU last, every CUDA device before it. Fills at most
+ * `most` entries and returns how many; *why_no_cuda (may be NULL) says why there is no CUDA device,
+ * where there is none. */
+struct fc_device_entry {
+    char name[32], text[256];
+};
+size_t fc_device_list(struct fc_device_entry *entries, size_t most, struct fc_error *why_no_cuda);
 
 const char *fc_purpose_name(enum fc_purpose purpose);
 /* One line a purpose in use: name and MiB. */

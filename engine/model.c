@@ -69,6 +69,11 @@ enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
 {
     *m = (struct fc_model){.dev = dev, .config = *config, .dtype = dtype};
     enum fc_code code = check_supported(config, err);
+    if (code == FC_OK && dtype == FC_F16 && !dev->k->takes_f16)
+        code = fc_fail(err, FC_ERR_UNSUPPORTED,
+                       "--dtype fp16: the device %s computes in fp32 and bf16; take one of them, "
+                       "or --device cuda",
+                       dev->name);
     if (code != FC_OK)
         return code;
     m->n_ctx = max_ctx && max_ctx < config->n_ctx ? max_ctx : config->n_ctx;

@@ -20,7 +20,8 @@ struct fc_model {
 };
 
 /* Loads all weights, converted to dtype. max_ctx limits the positions (0: the config's own).
- * FC_ERR_UNSUPPORTED names a feature of the config that the engine lacks. */
+ * FC_ERR_UNSUPPORTED names a feature of the config that the engine lacks, or a dtype (fp16) that
+ * the device lacks. */
 enum fc_code fc_model_load(struct fc_model *m, struct fc_device *dev,
                            const struct fc_model_file *file, enum fc_dtype dtype, size_t max_ctx,
                            struct fc_error *err);

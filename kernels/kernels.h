@@ -80,6 +80,7 @@ struct fc_sampling {
 
 struct fc_kernels {
     const char *name; /* "cpu", "cuda" */
+    bool takes_f16;   /* whether dt may be FC_F16 */
 
     /* ---- memory and order (memory.c) ---------------------------------------------------- */
 

@@ -259,7 +259,7 @@ static void convert(void *dst, enum fc_dtype dtype, const unsigned char *src,
         size_t now = n - done < FC_MAX_BLOCK ? n - done : FC_MAX_BLOCK;
         format->expand(buffer, src + done / format->block * format->bytes, now / format->block);
         for (size_t i = 0; i < now; i++)
-            out[done + i] = fc_f32_to_bf16(buffer[i]);
+            out[done + i] = dtype == FC_F16 ? fc_f32_to_f16(buffer[i]) : fc_f32_to_bf16(buffer[i]);
         done += now;
     }
 }
@@ -286,15 +286,20 @@ static void read_part(unsigned char *dst, enum fc_dtype dtype, const struct sour
     }
 }
 
+static bool all_finite_f16(const uint16_t *w, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((w[i] & 0x7c00u) == 0x7c00u)
+            return false;
+    return true;
+}
+
 enum fc_code fc_model_file_read(const struct fc_model_file *f, const struct fc_param *wanted,
                                 enum fc_dtype dtype, void *dst, struct fc_error *err)
 {
     const struct fc_param *p = fc_params_find(&f->params, wanted->kind, wanted->layer);
     if (!p || p->count != wanted->count)
         return fc_fail(err, FC_ERR_USAGE, "%s: asked for a tensor that this model does not have",
-                       f->path);
-    if (dtype == FC_F16)
-        return fc_fail(err, FC_ERR_UNSUPPORTED, "%s: weights are read as fp32 or bf16, not fp16",
                        f->path);
     unsigned char *out = dst;
     for (size_t part = 0; part < p->n_parts; part++) {
@@ -309,5 +314,9 @@ enum fc_code fc_model_file_read(const struct fc_model_file *f, const struct fc_p
         read_part(out, dtype, source, rows, cols, head_size);
         out += rows * cols * fc_dtype_size(dtype);
     }
+    if (dtype == FC_F16 && !all_finite_f16(dst, p->count))
+        return fc_fail(err, FC_ERR_INPUT,
+                       "%s: %s has weights beyond 65504, which fp16 cannot hold; take --dtype bf16",
+                       f->path, p->parts[0].name);
     return FC_OK;
 }

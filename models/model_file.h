@@ -27,14 +27,13 @@ const struct fc_gguf *fc_model_file_gguf(const struct fc_model_file *file);
 
 /* Reads one tensor of the engine into host memory: parts joined, dequantised, GGUF's row
  * permutation of Llama q and k undone, converted to dtype (nearest even). dst: p->count elements.
- */
+ * FC_ERR_INPUT for weights that fp16 cannot hold. */
 enum fc_code fc_model_file_read(const struct fc_model_file *file, const struct fc_param *p,
                                 enum fc_dtype dtype, void *dst, struct fc_error *err);
 
 /* Writes config.json, generation_config.json and model.safetensors into an existing folder, from a
- * flat buffer in the table's layout (host memory, dtype FC_BF16 or FC_F32; this is also the dtype
- * in the file). Every file appears whole or not at all. The tokenizer is written by
- * fc_tokenizer_save. */
+ * flat buffer in the table's layout (host memory; its dtype is also the one in the file). Every
+ * file appears whole or not at all. The tokenizer is written by fc_tokenizer_save. */
 enum fc_code fc_model_save(const char *folder, const struct fc_model_config *config,
                            const struct fc_params *params, enum fc_dtype dtype, const void *weights,
                            struct fc_error *err);

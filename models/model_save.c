@@ -52,7 +52,10 @@ static void write_header(struct fc_text *header, const struct fc_params *params,
             size_t rows = p->parts[part].rows, cols = p->is_vector ? 1 : p->cols;
             size_t end = at + rows * cols * fc_dtype_size(dtype);
             fc_text_printf(header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu", p->parts[part].name,
-                           dtype == FC_F32 ? "F32" : "BF16", rows);
+                           dtype == FC_F32    ? "F32"
+                           : dtype == FC_BF16 ? "BF16"
+                                              : "F16",
+                           rows);
             if (!p->is_vector)
                 fc_text_printf(header, ",%zu", cols);
             fc_text_printf(header, "],\"data_offsets\":[%zu,%zu]}", at, end);
@@ -100,16 +103,14 @@ enum fc_code fc_model_save(const char *folder, const struct fc_model_config *con
                            const struct fc_params *params, enum fc_dtype dtype, const void *weights,
                            struct fc_error *err)
 {
-    if (dtype == FC_F16)
-        return fc_fail(err, FC_ERR_UNSUPPORTED, "%s: weights are saved as fp32 or bf16, not fp16",
-                       folder);
+    static const char *const torch_names[] = {
+        [FC_F32] = "float32", [FC_BF16] = "bfloat16", [FC_F16] = "float16"};
     /* Weights first: a folder whose config.json is new never holds old weights. */
     enum fc_code code = write_weights(folder, params, dtype, weights, err);
     if (code == FC_OK)
         code = write_generation_config(folder, config, err);
     if (code == FC_OK)
-        code =
-            write_json(folder, "config.json",
-                       fc_config_to_hf(config, dtype == FC_F32 ? "float32" : "bfloat16", err), err);
+        code = write_json(folder, "config.json", fc_config_to_hf(config, torch_names[dtype], err),
+                          err);
     return code;
 }

@@ -3,6 +3,7 @@
 
 const struct fc_kernels fc_kernels_cuda = {
     .name = "cuda",
+    .takes_f16 = true,
 
     .stream_open = fc_cuda_stream_open,
     .stream_close = fc_cuda_stream_close,

@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 
+/* The oldest architecture that the build makes code for (FEDCOT_CUDA_ARCHS). */
+enum { LEAST_CAPABILITY = 80 };
+
 bool fc_cuda_check(struct fc_stream *s, cudaError_t code, const char *what, const char *file,
                    int line)
 {
@@ -62,12 +65,19 @@ struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err)
         FC_CUDA(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)) &&
         FC_CUDA(s, cudaMalloc(&s->broken_row, sizeof *s->broken_row)) &&
         FC_CUDA(s, cudaMemsetAsync(s->broken_row, 0xff, sizeof *s->broken_row, s->stream));
+    s->capability = 10 * major + minor;
+    if (ok && s->capability < LEAST_CAPABILITY) {
+        fc_fail(&s->error, FC_ERR_UNSUPPORTED,
+                "CUDA device %d has compute capability %d.%d, and this program needs %d.%d (Ampere "
+                "or newer); take another --device cuda:N, or cpu",
+                index, major, minor, LEAST_CAPABILITY / 10, LEAST_CAPABILITY % 10);
+        ok = false;
+    }
     if (!ok) {
         fc_fail(err, s->error.code, "%s", s->error.text);
         fc_cuda_stream_close(s);
         return nullptr;
     }
-    s->capability = 10 * major + minor;
     s->shared_per_block = (size_t)shared;
     return s;
 }
@@ -100,9 +110,13 @@ void *fc_cuda_alloc(struct fc_stream *s, size_t bytes, struct fc_error *err)
         code = bytes > SIZE_MAX / 2 ? cudaErrorMemoryAllocation : cudaMalloc(&p, bytes ? bytes : 1);
     if (code != cudaSuccess) {
         (void)cudaGetLastError(); /* the caller's error, not the next launch's */
+        size_t available = 0, total = 0;
+        if (cudaMemGetInfo(&available, &total) != cudaSuccess)
+            (void)cudaGetLastError();
         fc_fail(err, code == cudaErrorMemoryAllocation ? FC_ERR_MEMORY : FC_ERR_INTERNAL,
-                "CUDA device %d: %zu bytes of device memory: %s", s->device, bytes,
-                cudaGetErrorString(code));
+                "CUDA device %d: %zu bytes of device memory: %s; %zu of its %zu MiB are free, what "
+                "other streams and programs hold counted",
+                s->device, bytes, cudaGetErrorString(code), available >> 20, total >> 20);
         return nullptr;
     }
     return p;
