@@ -48,7 +48,7 @@ struct fc_transformer {
     void *dqkv;     /* [T, Q] */
     void *dgate_up; /* [T, 2F] */
     void *dact;     /* [T, F] */
-    float *row_scratch;     /* [T, NH] or 64 rows of the widest vector */
+    float *row_scratch;     /* [T, NH] or FC_ROW_SLICES rows of the widest vector */
     int32_t *token_scratch; /* [2 T] */
 };
 
@@ -92,7 +92,8 @@ static void take_all(struct fc_transformer *t, struct fc_arena *a)
     size_t widest = C > Q ? C : Q;
     if (2 * F > widest)
         widest = 2 * F;
-    size_t row_scratch = 64 * widest > T * c->n_head ? 64 * widest : T * c->n_head;
+    size_t slices = FC_ROW_SLICES * widest;
+    size_t row_scratch = slices > T * c->n_head ? slices : T * c->n_head;
     t->row_scratch = fc_arena_take(a, row_scratch, sizeof(float));
     t->token_scratch = fc_arena_take(a, 2 * T, sizeof(int32_t));
 }

@@ -78,6 +78,9 @@ struct fc_sampling {
     uint64_t seed, stream, position; /* the draw is fc_philox_uniform(seed, stream, position) */
 };
 
+/* Slices of rows over which sums over all rows are split; their scratch holds one each. */
+enum { FC_ROW_SLICES = 128 };
+
 struct fc_kernels {
     const char *name; /* "cpu", "cuda" */
     bool takes_f16;   /* whether dt may be FC_F16 */
@@ -168,7 +171,7 @@ struct fc_kernels {
      */
     void (*rmsnorm_forward)(struct fc_stream *s, void *y, void *x, const void *delta, float *rstd,
                             const void *weight, float eps, size_t T, size_t C, enum fc_dtype dt);
-    /* dx[T,C] += d loss/d x; dweight[C] fp32 += . scratch: 64 C floats. */
+    /* dx[T,C] += d loss/d x; dweight[C] fp32 += . scratch: FC_ROW_SLICES * C floats. */
     void (*rmsnorm_backward)(struct fc_stream *s, void *dx, float *dweight, const void *dy,
                              const void *x, const float *rstd, const void *weight, float *scratch,
                              size_t T, size_t C, enum fc_dtype dt);
@@ -222,7 +225,7 @@ struct fc_kernels {
     /* y[T,N] += bias[N]. */
     void (*bias_forward)(struct fc_stream *s, void *y, const void *bias, size_t T, size_t N,
                          enum fc_dtype dt);
-    /* dbias[N] fp32 += column sums of dy[T,N]. scratch: 64 N floats. */
+    /* dbias[N] fp32 += column sums of dy[T,N]. scratch: FC_ROW_SLICES * N floats. */
     void (*bias_backward)(struct fc_stream *s, float *dbias, const void *dy, float *scratch,
                           size_t T, size_t N, enum fc_dtype dt);
     /* out[n,C] = in[rows[i]]. */

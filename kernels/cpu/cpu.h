@@ -29,7 +29,7 @@ struct fc_stream {
 
 enum {
     FC_CPU_CHUNK = 512,     /* floats converted at a time */
-    FC_CPU_SLICES = 64,     /* partitions of T in reductions over rows; kernels.h promises 64 */
+    FC_CPU_SLICES = 64,     /* partitions of T in reductions over rows; FC_ROW_SLICES at most */
     FC_CPU_GRAIN = 1 << 14, /* elements below which a second thread costs more than it saves */
     FC_CPU_MAX_THREADS = 1024
 };

@@ -32,6 +32,28 @@ const struct fc_kernels fc_kernels_cuda = {
     .range_push = fc_cuda_range_push,
     .range_pop = fc_cuda_range_pop,
 
+    .embed_forward = fc_cuda_embed_forward,
+    .embed_backward = fc_cuda_embed_backward,
+
+    .rmsnorm_forward = fc_cuda_rmsnorm_forward,
+    .rmsnorm_backward = fc_cuda_rmsnorm_backward,
+
+    .rope = fc_cuda_rope,
+
+    .swiglu_forward = fc_cuda_swiglu_forward,
+    .swiglu_backward = fc_cuda_swiglu_backward,
+
+    .bias_forward = fc_cuda_bias_forward,
+    .bias_backward = fc_cuda_bias_backward,
+    .gather_rows = fc_cuda_gather_rows,
+    .scatter_rows = fc_cuda_scatter_rows,
+    .cast = fc_cuda_cast,
+
+    .cross_entropy = fc_cuda_cross_entropy,
+
     .sample = fc_cuda_sample,
     .select_smallest = fc_cuda_select_smallest,
+
+    .sum_squares = fc_cuda_sum_squares,
+    .adamw = fc_cuda_adamw,
 };

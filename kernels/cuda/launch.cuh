@@ -131,21 +131,46 @@ template <> __device__ __forceinline__ __half fc_from_float<__half>(float x)
     return __float2half_rn(x);
 }
 
-/* 16 bytes of T, moved by one access. */
-template <typename T> struct alignas(16) fc_vec {
-    static constexpr int N = 16 / (int)sizeof(T);
-    T v[N];
+/* W elements of T, moved by one access of 2, 4, 8 or 16 bytes (the default); W = 1 is the scalar
+ * path of the same code. */
+template <int BYTES> struct fc_word;
+template <> struct fc_word<2> {
+    using type = uint16_t;
 };
+template <> struct fc_word<4> {
+    using type = uint32_t;
+};
+template <> struct fc_word<8> {
+    using type = uint2;
+};
+template <> struct fc_word<16> {
+    using type = uint4;
+};
+template <typename T, int W = 16 / (int)sizeof(T)> struct alignas(W * sizeof(T)) fc_vec {
+    static constexpr int N = W;
+    T v[W];
+};
+
+template <int W, typename T> __device__ __forceinline__ fc_vec<T, W> fc_load(const T *p)
+{
+    using word = typename fc_word<W *(int)sizeof(T)>::type;
+    fc_vec<T, W> x;
+    *reinterpret_cast<word *>(&x) = *reinterpret_cast<const word *>(p);
+    return x;
+}
+template <int W, typename T> __device__ __forceinline__ void fc_store(T *p, const fc_vec<T, W> &x)
+{
+    using word = typename fc_word<W *(int)sizeof(T)>::type;
+    *reinterpret_cast<word *>(p) = *reinterpret_cast<const word *>(&x);
+}
 
 template <typename T> __device__ __forceinline__ fc_vec<T> fc_load16(const T *p)
 {
-    fc_vec<T> x;
-    *reinterpret_cast<uint4 *>(&x) = *reinterpret_cast<const uint4 *>(p);
-    return x;
+    return fc_load<fc_vec<T>::N>(p);
 }
 template <typename T> __device__ __forceinline__ void fc_store16(T *p, const fc_vec<T> &x)
 {
-    *reinterpret_cast<uint4 *>(p) = *reinterpret_cast<const uint4 *>(&x);
+    fc_store<fc_vec<T>::N>(p, x);
 }
 
 /* Sum, and maximum, over the 32 lanes of a full warp; every lane gets it. */

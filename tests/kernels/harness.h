@@ -122,6 +122,14 @@ static inline void kt_encode(void *p, size_t i, int kind, double value)
         ((uint16_t *)p)[i] = fc_f32_to_bf16((float)value);
 }
 
+/* v as an array of that kind holds it. */
+static inline double kt_round(double v, int kind)
+{
+    double place;
+    kt_encode(&place, 0, kind, v);
+    return kt_decode(&place, 0, kind);
+}
+
 /* The dtypes of activations that the back end under test has; tests loop over them. */
 static const enum fc_dtype kt_dtypes[] = {FC_F32, FC_BF16, FC_F16};
 static inline size_t kt_n_dtypes(void)

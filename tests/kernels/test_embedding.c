@@ -57,16 +57,16 @@ static void test_forward(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (int dt = FC_F32; dt <= FC_BF16; dt++)
-            check_forward(shapes[i][0], shapes[i][1], shapes[i][2], (enum fc_dtype)dt);
+        for (size_t d = 0; d < kt_n_dtypes(); d++)
+            check_forward(shapes[i][0], shapes[i][1], shapes[i][2], kt_dtypes[d]);
 }
 
 static void test_backward(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (int dt = FC_F32; dt <= FC_BF16; dt++)
-            check_backward(shapes[i][0], shapes[i][1], shapes[i][2], (enum fc_dtype)dt);
+        for (size_t d = 0; d < kt_n_dtypes(); d++)
+            check_backward(shapes[i][0], shapes[i][1], shapes[i][2], kt_dtypes[d]);
 }
 
 int main(void)

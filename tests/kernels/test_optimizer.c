@@ -85,8 +85,7 @@ static void check_adamw(size_t n, enum fc_dtype dt, bool aliased)
     kt_check(&t, &m, wide[1], 1, "adamw m");
     kt_check(&t, &v, wide[2], 1, "adamw v");
     for (size_t i = 0; i < n; i++) /* rounding of what master really holds */
-        wide[0][i] = dt == FC_F32 ? master.ref[i]
-                                  : (double)fc_bf16_to_f32(fc_f32_to_bf16((float)master.ref[i]));
+        wide[0][i] = kt_round(master.ref[i], (int)dt);
     if (!aliased)
         kt_check_within(&t, &weights, wide[0], 0, 0, "adamw weights");
     for (size_t i = 0; i < 3; i++)
@@ -99,9 +98,9 @@ static void test_adamw(void **state)
     (void)state;
     const size_t sizes[] = {1, 7, 100, 1025, 40001};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        check_adamw(sizes[i], FC_F32, false);
         check_adamw(sizes[i], FC_F32, true);
-        check_adamw(sizes[i], FC_BF16, false);
+        for (size_t d = 0; d < kt_n_dtypes(); d++)
+            check_adamw(sizes[i], kt_dtypes[d], false);
     }
 }
 
