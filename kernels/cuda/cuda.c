@@ -14,6 +14,7 @@ const struct fc_kernels fc_kernels_cuda = {
     .copy = fc_cuda_copy,
     .zero = fc_cuda_zero,
     .sync = fc_cuda_sync,
+    .has_fast = fc_cuda_has_fast,
 
     .device_count = fc_cuda_device_count,
     .describe = fc_cuda_describe,
@@ -31,6 +32,11 @@ const struct fc_kernels fc_kernels_cuda = {
     .graph_free = fc_cuda_graph_free,
     .range_push = fc_cuda_range_push,
     .range_pop = fc_cuda_range_pop,
+
+    .gemm = fc_cuda_gemm,
+    .pack = fc_cuda_pack,
+    .unpack = fc_cuda_unpack,
+    .gemm_packed = fc_cuda_gemm_packed,
 
     .embed_forward = fc_cuda_embed_forward,
     .embed_backward = fc_cuda_embed_backward,

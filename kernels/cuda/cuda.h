@@ -40,6 +40,8 @@ void fc_cuda_range_pop(void);
 
 bool fc_cuda_has_fast(struct fc_stream *s, enum fc_dtype dt);
 void fc_cuda_gemm(struct fc_stream *s, const struct fc_gemm *g);
+/* gemm_blocks.cu: g by our own kernel, for what cuBLASLt refuses. m, n, k > 0. */
+void fc_cuda_gemm_blocks(struct fc_stream *s, const struct fc_gemm *g);
 struct fc_packed *fc_cuda_pack(struct fc_stream *s, const void *w, size_t n, size_t k,
                                enum fc_dtype dt);
 void fc_cuda_unpack(struct fc_stream *s, struct fc_packed *w);

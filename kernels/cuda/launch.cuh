@@ -39,6 +39,10 @@ struct fc_stream {
 /* memory.cu: a stream that can copy and run kernels but not multiply (products is null). */
 struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err);
 
+/* plans.cu: the products state of a stream; close takes null. Null: error in *err. */
+struct fc_cuda_products *fc_cuda_products_open(struct fc_stream *s, struct fc_error *err);
+void fc_cuda_products_close(struct fc_stream *s, struct fc_cuda_products *p);
+
 /* memory.cu: what CUDA says where device `index` of `count` cannot be used, and what to do. */
 void fc_cuda_no_device(struct fc_error *err, cudaError_t code, int index, int count);
 

@@ -88,7 +88,12 @@ struct fc_stream *fc_cuda_stream_open(int index, int threads, struct fc_error *e
         fc_fail(err, FC_ERR_USAGE, "cuda stream: expected 0 or more threads, found %d", threads);
         return nullptr;
     }
-    return fc_cuda_stream_create(index, err);
+    struct fc_stream *s = fc_cuda_stream_create(index, err);
+    if (s && !(s->products = fc_cuda_products_open(s, err))) {
+        fc_cuda_stream_close(s);
+        return nullptr;
+    }
+    return s;
 }
 
 void fc_cuda_stream_close(struct fc_stream *s)
@@ -96,6 +101,9 @@ void fc_cuda_stream_close(struct fc_stream *s)
     if (!s)
         return;
     (void)cudaSetDevice(s->device);
+    if (s->stream)
+        (void)cudaStreamSynchronize(s->stream);
+    fc_cuda_products_close(s, s->products);
     (void)cudaFree(s->broken_row);
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
