@@ -68,7 +68,9 @@ static enum fc_code learn(struct fc_client *c, const cJSON *header, struct fc_er
     if (code != FC_OK)
         return code;
     if (protocol != FC_PROTOCOL_VERSION)
-        return fc_fail(err, FC_ERR_UNSUPPORTED, "%s: the server speaks protocol %zu, expected %d",
+        return fc_fail(err, FC_ERR_UNSUPPORTED,
+                       "%s: the server speaks protocol %zu and this client %d: use programs of one "
+                       "release",
                        c->x.address.text, protocol, FC_PROTOCOL_VERSION);
     if (c->model && strcmp(c->model, model) != 0)
         return fc_fail(err, FC_ERR_INPUT,
@@ -181,8 +183,13 @@ static enum fc_code accept_submit(struct fc_client *c, const cJSON *header, size
     if (accepted > count)
         return fc_fail(err, FC_ERR_INPUT, "%s: the server took %zu items of %zu", c->x.address.text,
                        accepted, count);
+    double retry_after = -1;
+    code = fc_json_double(header, "retry_after", false, &retry_after, "submit", err);
+    if (code != FC_OK)
+        return code;
     if (accepted < count)
-        c->hold = fc_now() + c->x.resend;
+        c->hold =
+            fc_now() + (retry_after >= 0 ? fc_exchange_put_off(&c->x, retry_after) : c->x.resend);
     c->n_unsent -= accepted;
     c->n_sent += accepted;
     for (size_t i = c->first_unsent; accepted; i = next_unsent(c, i + 1), accepted--)

@@ -44,6 +44,10 @@ struct fc_client_options {
     bool (*may_leave)(const struct fc_perturbed *prompt);
     bool (*cancelled)(void *context); /* NULL: never */
     void *cancel_context;
+    /* The server has no room, or this client no budget left: it is asked again in about so many
+     * seconds. Called from inside the calls; NULL: nobody is told. */
+    void (*busy)(void *context, double seconds);
+    void *busy_context;
 };
 
 /* 16 bytes of libsodium's randomness. The id is what protects a job from other users of a server.

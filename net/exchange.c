@@ -10,7 +10,8 @@
 #include <sodium.h>
 #include <string.h>
 
-#define LOOK 50 /* milliseconds between looks at `cancelled` */
+#define LONGEST_PUT_OFF 86400.0 /* seconds: a day's budget is back by then */
+#define LOOK 50                 /* milliseconds between looks at `cancelled` */
 
 bool fc_exchange_cancelled(const struct fc_exchange *x)
 {
@@ -117,13 +118,22 @@ static double jitter(double seconds)
     return seconds * (0.75 + 0.5 * (double)randombytes_uniform(1 << 20) / (1 << 20));
 }
 
+double fc_exchange_put_off(const struct fc_exchange *x, double retry_after)
+{
+    retry_after = fmin(fmax(retry_after, 0), LONGEST_PUT_OFF);
+    if (x->busy)
+        x->busy(x->busy_context, retry_after);
+    return jitter(retry_after);
+}
+
 static enum fc_code dead(const struct fc_exchange *x, bool busy, struct fc_error *err)
 {
     if (busy)
-        return fc_fail(err, FC_ERR_NETWORK,
-                       "%s: the server has had no place for another job for %.0f s: try again "
-                       "later, or raise --timeout",
-                       x->address.text, x->timeout);
+        return fc_fail(
+            err, FC_ERR_NETWORK,
+            "%s: the server has been busy, without a place for this job, for %.0f s: try "
+            "again later, or raise --timeout",
+            x->address.text, x->timeout);
     return fc_fail(err, FC_ERR_NETWORK,
                    "%s: no answer for %.0f s: check that `fedcot serve` runs and listens there, or "
                    "raise --timeout; starting again with the same job goes on where it stopped",
@@ -132,7 +142,7 @@ static enum fc_code dead(const struct fc_exchange *x, bool busy, struct fc_error
 
 /* The server's words end up on a terminal: printable ASCII only. */
 static enum fc_code refused(struct fc_exchange *x, const cJSON *header, enum fc_refusal *refusal,
-                            struct fc_error *err)
+                            double *retry_after, struct fc_error *err)
 {
     const char *name = NULL, *words = NULL;
     char text[200];
@@ -140,6 +150,8 @@ static enum fc_code refused(struct fc_exchange *x, const cJSON *header, enum fc_
     enum fc_code code = fc_json_string(header, "code", true, &name, "refusal", err);
     if (code == FC_OK)
         code = fc_json_string(header, "text", true, &words, "refusal", err);
+    if (code == FC_OK)
+        code = fc_json_double(header, "retry_after", false, retry_after, "refusal", err);
     if (code != FC_OK)
         return code;
     for (; words[n] && n + 1 < sizeof text; n++)
@@ -156,7 +168,9 @@ static enum fc_code refused(struct fc_exchange *x, const cJSON *header, enum fc_
                        "finish",
                        x->address.text);
     case FC_REFUSED_VERSION:
-        return fc_fail(err, FC_ERR_UNSUPPORTED, "%s: the server says: %s", x->address.text, text);
+        return fc_fail(err, FC_ERR_UNSUPPORTED,
+                       "%s: this client speaks protocol %d; the server says: %s", x->address.text,
+                       FC_PROTOCOL_VERSION, text);
     default:
         return fc_fail(err, FC_ERR_INPUT, "%s: the server refused the request: %s", x->address.text,
                        text);
@@ -177,7 +191,7 @@ enum outcome { NOTHING, ANSWERED, UNKNOWN_JOB, BUSY };
 
 /* Sends once and waits until `until`. */
 static enum fc_code attempt(struct fc_exchange *x, int kind, double until, struct fc_frame *frame,
-                            enum outcome *outcome, struct fc_error *err)
+                            enum outcome *outcome, double *retry_after, struct fc_error *err)
 {
     int n = -1;
     enum fc_refusal refusal = FC_REFUSED_REQUEST;
@@ -204,7 +218,7 @@ static enum fc_code attempt(struct fc_exchange *x, int kind, double until, struc
     if (frame->kind != FC_MSG_ERROR)
         return fc_fail(err, FC_ERR_INPUT, "%s: expected an answer of kind %d, found %u",
                        x->address.text, kind + FC_MSG_ANSWER, (unsigned)frame->kind);
-    code = refused(x, frame->header, &refusal, err);
+    code = refused(x, frame->header, &refusal, retry_after, err);
     fc_exchange_done(x, frame);
     *outcome = refusal == FC_REFUSED_BUSY ? BUSY : UNKNOWN_JOB;
     return code;
@@ -218,13 +232,16 @@ static enum fc_code converse(struct fc_exchange *x, int kind, double wait, struc
     for (;;) {
         enum outcome outcome;
         double until = fmin(fc_now() + jitter(pause) + wait, give_up);
-        enum fc_code code = attempt(x, kind, until, frame, &outcome, err);
+        double retry_after = -1;
+        enum fc_code code = attempt(x, kind, until, frame, &outcome, &retry_after, err);
         if (code != FC_OK || outcome == ANSWERED)
             return code;
         if (outcome == UNKNOWN_JOB && kind != FC_MSG_HELLO) {
             x->greeted = false;
             return FC_OK;
         }
+        if (outcome == BUSY && retry_after >= 0)
+            until = fmin(fc_now() + fc_exchange_put_off(x, retry_after), give_up);
         if (outcome != NOTHING)
             code = wait_quietly(x, until, err);
         if (code != FC_OK)
@@ -287,7 +304,9 @@ enum fc_code fc_exchange_open(struct fc_exchange *x, const struct fc_client_opti
                               .timeout = options->timeout > 0 ? options->timeout : 60,
                               .resend = options->resend > 0 ? options->resend : 1,
                               .cancelled = options->cancelled,
-                              .cancel_context = options->cancel_context};
+                              .cancel_context = options->cancel_context,
+                              .busy = options->busy,
+                              .busy_context = options->busy_context};
     memcpy(x->job, options->job, sizeof x->job);
     if (sodium_init() < 0)
         return fc_fail(err, FC_ERR_INTERNAL, "client: libsodium cannot start");

@@ -17,6 +17,8 @@ struct fc_exchange {
     double timeout, resend;
     bool (*cancelled)(void *context);
     void *cancel_context;
+    void (*busy)(void *context, double seconds);
+    void *busy_context;
     bool greeted;   /* the server knows the job */
     double contact; /* when the server was last heard */
     struct fc_text out;
@@ -37,6 +39,10 @@ enum fc_code fc_exchange_ask(struct fc_exchange *x, int kind, cJSON *header,
                              const struct fc_text *body, double wait, struct fc_frame *frame,
                              struct fc_error *err);
 void fc_exchange_done(struct fc_exchange *x, struct fc_frame *frame);
+
+/* Seconds to wait for a server that asked for `retry_after` of them, a quarter more or less at
+ * random; the user is told. */
+double fc_exchange_put_off(const struct fc_exchange *x, double retry_after);
 
 bool fc_exchange_cancelled(const struct fc_exchange *x);
 

@@ -139,6 +139,10 @@ static void set_state(struct fc_jobs *t, struct fc_item *item, enum fc_item_stat
 {
     t->count[item->state]--;
     t->count[state]++;
+    if (item->job) {
+        item->job->n_waiting -= item->state == FC_ITEM_WAITING;
+        item->job->n_waiting += state == FC_ITEM_WAITING;
+    }
     item->state = state;
 }
 
@@ -147,6 +151,7 @@ static char *swap_text(struct fc_jobs *t, struct fc_item *item, char *text, size
 {
     char *old = item->text;
     t->bytes = t->bytes - item->n_text + n_text;
+    item->job->bytes = item->job->bytes - item->n_text + n_text;
     item->text = text;
     item->n_text = n_text;
     return old;
@@ -170,8 +175,11 @@ struct fc_item *fc_item_add(struct fc_jobs *t, struct fc_job *job, uint64_t inde
     item->index = index;
     item->claimed = true;
     item->delivery = 0;
+    item->when = item->day = 0;
+    item->kept = item->cost = item->reserved = 0;
     item->batch = batch;
-    batch->references++;
+    if (batch)
+        batch->references++;
     swap_text(t, item, text, n_prompt);
     set_state(t, item, FC_ITEM_WAITING);
     struct fc_item **bucket = bucket_of(t, job, index);
@@ -205,6 +213,13 @@ char *fc_item_run(struct fc_jobs *t, struct fc_item *item)
     return swap_text(t, item, NULL, 0);
 }
 
+void fc_item_unrun(struct fc_jobs *t, struct fc_item *item, char *prompt, size_t n_prompt)
+{
+    list_append(item->job->waiting.next, &item->in_queue); /* before the first */
+    set_state(t, item, FC_ITEM_WAITING);
+    swap_text(t, item, prompt, n_prompt);
+}
+
 void fc_item_finish(struct fc_jobs *t, struct fc_item *item, char *text, size_t n_text,
                     size_t n_tokens, enum fc_answer_finish finish)
 {
@@ -231,8 +246,8 @@ void fc_item_remove(struct fc_jobs *t, struct fc_item *item)
     free(swap_text(t, item, NULL, 0));
     fc_submission_release(item->batch);
     item->batch = NULL;
-    item->job = NULL;
     set_state(t, item, FC_ITEM_FREE);
+    item->job = NULL;
     list_append(&t->free_items, &item->in_job);
 }
 

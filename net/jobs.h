@@ -46,6 +46,10 @@ struct fc_item {
     char *text; /* the prompt, later the answer */
     size_t n_text, n_tokens;
     enum fc_answer_finish finish;
+    size_t cost, reserved; /* tokens: net/admission.h */
+    int64_t day;           /* of whose budget they were reserved */
+    int64_t when;          /* finished, seconds since 1970 */
+    size_t kept;           /* bytes of its record on disk, 0: only in memory (net/results.h) */
 };
 
 /* Where an answer goes: the routing header of the request, as nanomsg gave it. */
@@ -56,14 +60,18 @@ struct fc_route {
 
 struct fc_job {
     bool used;
+    bool orphan; /* nobody has said hello to this server for it: read from disk, or an answer of it
+                    was lost; requests other than hello find an unknown job */
     unsigned char id[FC_JOB_ID_SIZE];
     struct fc_client_identity owner; /* as of its last hello */
+    struct fc_party *party;          /* whose share it takes (net/admission.h); NULL: an orphan's */
+    double service;                  /* tokens given to it */
     uint64_t client, previous_client, last_sequence;
     double contact; /* when its client was last heard */
     struct fc_link items, waiting, ready;
-    size_t n_items;
-    uint64_t deliveries; /* numbers given so far */
-    struct {             /* a poll that waits for something to be finished */
+    size_t n_items, n_waiting, bytes; /* bytes: of its texts */
+    uint64_t deliveries;              /* numbers given so far */
+    struct {                          /* a poll that waits for something to be finished */
         bool parked;
         double deadline;
         uint64_t sequence, after;
@@ -96,8 +104,8 @@ void fc_job_take_over(struct fc_job *job, uint64_t client);
 
 struct fc_item *fc_item_find(struct fc_jobs *t, const struct fc_job *job, uint64_t index);
 struct fc_item *fc_item_by_id(struct fc_jobs *t, uint64_t id);
-/* A waiting, claimed item that owns a copy of the prompt and a reference to the batch. NULL with
- * *err on lack of memory or room. */
+/* A waiting, claimed item that owns a copy of the prompt and a reference to the batch (which may be
+ * NULL for one that is finished next). NULL with *err on lack of memory or room. */
 struct fc_item *fc_item_add(struct fc_jobs *t, struct fc_job *job, uint64_t index,
                             const char *prompt, size_t n_prompt, struct fc_submission *batch,
                             struct fc_error *err);
@@ -105,6 +113,8 @@ struct fc_item *fc_item_add(struct fc_jobs *t, struct fc_job *job, uint64_t inde
 void fc_item_claim(struct fc_item *item);
 /* Waiting -> running; returns the prompt, which is the caller's now. */
 char *fc_item_run(struct fc_jobs *t, struct fc_item *item);
+/* Running -> waiting, first in its job's queue; takes the prompt back. */
+void fc_item_unrun(struct fc_jobs *t, struct fc_item *item, char *prompt, size_t n_prompt);
 /* Waiting or running -> done. Takes the text. */
 void fc_item_finish(struct fc_jobs *t, struct fc_item *item, char *text, size_t n_text,
                     size_t n_tokens, enum fc_answer_finish finish);

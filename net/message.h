@@ -12,14 +12,15 @@
  *
  *     HELLO   protocol                            -> protocol, server, model, limits{...}
  *     SUBMIT  sampling{max_tokens, temperature,   -> accepted: so many, the first ones, are taken;
- *             top_k, top_p, stops[]},                the rest has no room now
- *             items[{index, seed (16 hex),
+ *             top_k, top_p, stops[]},                retry_after if the rest has no room now, or is
+ *             items[{index, seed (16 hex),           beyond the client's share or budget
  *             bytes}]; body: prompts end to end
  *     POLL    wait_ms, after, done[indexes]       -> last, items[{index, tokens, finish, bytes}],
  *                                                    waiting, running; body: texts end to end
  *     CANCEL  items[indexes] or all: true         -> (nothing)
- *     STATUS                                      -> jobs, waiting, running, finished, uptime
- *     (any)                                       -> ERROR code, text
+ *     STATUS                                      -> the fields of net/status.h
+ *     (any)                                       -> ERROR code, text; busy: retry_after; version:
+ *                                                    protocol
  *
  * Nothing is done twice. (job, index) names an item: a SUBMIT of a known item changes nothing, so a
  * request whose answer was lost is sent again without a thought. A finished item gets the job's
@@ -31,6 +32,11 @@
  *
  * A poll is answered as soon as something is finished, at the latest after wait_ms with an empty
  * list: the heartbeat of a server that is busy but alive.
+ *
+ * Busy. A server that has no room, or whose operator drains it, refuses new jobs as "busy", and
+ * accepts items in part; `retry_after` is the time in seconds (a fraction is allowed) after which
+ * it is worth asking again. A client waits that long, and as much as a quarter more or less at
+ * random. (Peers that do not know the field wait as long as they would without an answer.)
  *
  * Restarts. A client that starts again with the same job id says hello with a new "client" and
  * submits everything that it has no stored text for; what the server has finished or is working on
@@ -67,7 +73,7 @@ enum fc_message_kind {
 enum fc_refusal {
     FC_REFUSED_UNKNOWN_JOB, /* "unknown_job": say hello (again) and submit what is missing */
     FC_REFUSED_TAKEN_OVER,  /* "taken_over": another client runs this job now */
-    FC_REFUSED_BUSY,        /* "busy": no room for another job; ask again later */
+    FC_REFUSED_BUSY,        /* "busy": no room for another job; ask again after retry_after */
     FC_REFUSED_VERSION,     /* "version": another protocol */
     FC_REFUSED_REQUEST,     /* "bad_request": the text says what was wrong */
     FC_REFUSALS

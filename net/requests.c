@@ -4,9 +4,12 @@
 
 #include "base/clock.h"
 
+#include <math.h>
 #include <nanomsg/nn.h>
 
 #define HOUSEKEEPING 0.25 /* seconds between looks for aged jobs */
+#define SHORTEST_WAIT 0.1 /* seconds that a busy server tells clients to wait */
+#define LONGEST_WAIT 30.0
 
 /* ---- answers ---- */
 
@@ -40,11 +43,24 @@ enum fc_code fc_server_refuse(struct fc_server *s, struct fc_server_request *r,
 {
     enum fc_code code = FC_ERR_MEMORY;
     cJSON *header = cJSON_CreateObject();
+    fc_text_clear(&s->body);
     if (cJSON_AddStringToObject(header, "code", fc_refusal_name(refusal)) &&
-        cJSON_AddStringToObject(header, "text", text))
+        cJSON_AddStringToObject(header, "text", text) &&
+        (refusal != FC_REFUSED_BUSY ||
+         cJSON_AddNumberToObject(header, "retry_after", r->retry_after)) &&
+        (refusal != FC_REFUSED_VERSION ||
+         cJSON_AddNumberToObject(header, "protocol", FC_PROTOCOL_VERSION)))
         code = fc_server_answer(s, r->route, FC_MSG_ERROR, r->frame.sequence, header, NULL);
     cJSON_Delete(header);
     return code;
+}
+
+enum fc_code fc_server_refuse_busy(struct fc_server_request *r, double retry_after,
+                                   const char *text)
+{
+    r->retry_after = retry_after;
+    r->server->stats.busy++;
+    return fc_server_refuse(r->server, r, FC_REFUSED_BUSY, text);
 }
 
 enum fc_code fc_server_answer_to(struct fc_server_request *r, const cJSON *header,
@@ -60,6 +76,9 @@ static void drop_item(struct fc_server *s, struct fc_item *item)
 {
     if (item->state == FC_ITEM_RUNNING && s->handler.cancel)
         s->handler.cancel(s->handler.context, item->id);
+    fc_results_forget(&s->results, item);
+    if (item->state != FC_ITEM_DONE)
+        fc_admission_settle(item, false, 0);
     fc_item_remove(&s->table, item);
 }
 
@@ -84,7 +103,7 @@ void fc_server_drop_aged(struct fc_server *s, double now)
     }
 }
 
-bool fc_server_make_room(struct fc_server *s)
+static struct fc_job *silent_longest(const struct fc_server *s)
 {
     struct fc_job *oldest = NULL;
     for (size_t i = 0; i < s->table.max_jobs; i++) {
@@ -92,6 +111,29 @@ bool fc_server_make_room(struct fc_server *s)
         if (job->used && (!oldest || job->contact < oldest->contact))
             oldest = job;
     }
+    return oldest;
+}
+
+static double clamp_wait(double seconds)
+{
+    return fmin(fmax(seconds, SHORTEST_WAIT), LONGEST_WAIT);
+}
+
+double fc_server_job_wait(const struct fc_server *s)
+{
+    const struct fc_job *oldest = silent_longest(s);
+    return clamp_wait(oldest ? oldest->contact + s->options.max_silence - fc_now() : 0);
+}
+
+double fc_server_item_wait(const struct fc_server *s)
+{
+    size_t parties = fc_admission_parties(&s->table);
+    return clamp_wait(s->item_rate > 0 ? (double)parties / s->item_rate : 0);
+}
+
+bool fc_server_make_room(struct fc_server *s)
+{
+    struct fc_job *oldest = silent_longest(s);
     if (!oldest || fc_now() - oldest->contact <= s->options.max_silence)
         return false;
     drop_job(s, oldest);
@@ -131,20 +173,10 @@ static enum fc_code serve_cancel(struct fc_server_request *r, struct fc_error *e
 
 static enum fc_code serve_status(struct fc_server_request *r, struct fc_error *err)
 {
-    struct fc_server_stats stats;
-    fc_server_stats(r->server, &stats);
-    const struct {
-        const char *name;
-        double value;
-    } fields[] = {{"jobs", (double)stats.jobs},
-                  {"waiting", (double)stats.waiting},
-                  {"running", (double)stats.running},
-                  {"finished", (double)stats.finished},
-                  {"uptime", stats.uptime}};
-    enum fc_code code = FC_OK;
+    struct fc_status status;
     cJSON *header = cJSON_CreateObject();
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0] && code == FC_OK; i++)
-        code = fc_number_write(header, fields[i].name, fields[i].value, err);
+    fc_server_status(r->server, &status);
+    enum fc_code code = fc_status_write(header, &status, err);
     if (code == FC_OK)
         code = fc_server_answer_to(r, header, err);
     cJSON_Delete(header);
@@ -180,7 +212,8 @@ static enum fc_code serve_request(struct fc_server_request *r, struct fc_error *
     if (code != FC_OK)
         return code;
     r->job = fc_job_find(&s->table, r->job_id);
-    bool ours = r->job && r->job->client == r->client;
+    bool known = r->job && !r->job->orphan;
+    bool ours = known && r->job->client == r->client;
     if (ours && r->frame.sequence < r->job->last_sequence) {
         s->stats.stale++;
         return FC_OK;
@@ -188,12 +221,15 @@ static enum fc_code serve_request(struct fc_server_request *r, struct fc_error *
     if (ours) {
         r->job->last_sequence = r->frame.sequence;
         r->job->contact = fc_now();
+        struct fc_party *party = fc_party_of(&s->admission, &s->table, r->identity, r->route);
+        if (party) /* the connection may be another one than before */
+            r->job->party = party;
         if (r->frame.kind != FC_MSG_POLL) /* its client has gone on */
             r->job->poll.parked = false;
     } else if (r->frame.kind != FC_MSG_HELLO && r->frame.kind != FC_MSG_STATUS) {
-        return r->job ? fc_server_refuse(s, r, FC_REFUSED_TAKEN_OVER,
-                                         "another client runs this job now")
-                      : fc_server_refuse(s, r, FC_REFUSED_UNKNOWN_JOB, "say hello first");
+        return known ? fc_server_refuse(s, r, FC_REFUSED_TAKEN_OVER,
+                                        "another client runs this job now")
+                     : fc_server_refuse(s, r, FC_REFUSED_UNKNOWN_JOB, "say hello first");
     }
     return serve_kind(r, err);
 }
@@ -208,6 +244,12 @@ enum fc_code fc_server_serve(struct fc_server *s, const void *data, size_t len,
     enum fc_code code = fc_frame_decode(&r.frame, data, len, s->options.limits.frame_bytes, &fault);
     if (code == FC_OK)
         code = serve_request(&r, &fault);
+    if (code == FC_ERR_MEMORY) { /* of this request: whoever asks less, or later, is served */
+        fc_text_free(&s->out);
+        fc_text_free(&s->body);
+        fc_server_refuse_busy(&r, 1, "out of memory");
+        code = FC_OK;
+    }
     if (code == FC_ERR_INPUT || code == FC_ERR_UNSUPPORTED) {
         s->stats.refused++;
         code = fc_server_refuse(

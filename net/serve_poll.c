@@ -78,8 +78,10 @@ static enum fc_code forget_stored(struct fc_server_request *r, struct fc_error *
         if (code != FC_OK)
             return code;
         struct fc_item *item = fc_item_find(&r->server->table, r->job, index);
-        if (item && item->state == FC_ITEM_DONE)
+        if (item && item->state == FC_ITEM_DONE) {
+            fc_results_forget(&r->server->results, item);
             fc_item_remove(&r->server->table, item);
+        }
     }
     return FC_OK;
 }
@@ -116,8 +118,12 @@ enum fc_code fc_server_answer_parked(struct fc_server *s, double *next_deadline,
             continue;
         if (job->poll.deadline <= now || first_after(job, job->poll.after) != &job->ready) {
             enum fc_code code = send_results(s, job, err);
-            if (code != FC_OK)
+            if (code == FC_ERR_MEMORY) { /* not parked any more: its client asks again */
+                fc_text_free(&s->out);
+                fc_text_free(&s->body);
+            } else if (code != FC_OK) {
                 return code;
+            }
         } else {
             *next_deadline = fmin(*next_deadline, job->poll.deadline);
         }

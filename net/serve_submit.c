@@ -3,8 +3,10 @@
 
 #include "base/clock.h"
 
+#include <math.h>
 #include <sodium.h>
 #include <string.h>
+#include <time.h>
 
 /* An item of the frame, checked. */
 struct asked {
@@ -83,14 +85,22 @@ static enum fc_code read_submit(struct fc_server_request *r, struct fc_submissio
     return code;
 }
 
-static bool has_room(struct fc_server *s, const struct fc_job *job, size_t bytes)
+/* Room in the job, in the client's share, in the server, and in the client's budgets; they are
+ * charged if there is. */
+static bool admit(struct fc_server_request *r, size_t bytes, size_t max_tokens)
 {
-    if (job->n_items >= s->options.limits.job_items)
+    struct fc_server *s = r->server;
+    r->retry_after = fc_server_item_wait(s);
+    if (s->drained)
+        r->retry_after = fmax(1, s->drained - fc_now());
+    if (s->drained || r->job->n_items >= s->options.limits.job_items ||
+        !fc_party_has_item_room(&s->admission, &s->table, r->job->party, bytes))
         return false;
     while (!s->table.count[FC_ITEM_FREE] || s->table.bytes + bytes > s->options.max_bytes)
         if (!fc_server_make_room(s)) /* never this job: its client has just spoken */
             return false;
-    return true;
+    return fc_party_spend(r->job->party, r->identity, max_tokens, fc_now(), (int64_t)time(NULL),
+                          &r->retry_after);
 }
 
 /* Takes one item; *taken says whether there was room. */
@@ -110,12 +120,16 @@ static enum fc_code take_asked(struct fc_server_request *r, const struct asked *
         s->stats.duplicates++;
         return FC_OK;
     }
-    *taken = has_room(s, r->job, a->n_text);
+    size_t max_tokens = batch->sampling.max_tokens;
+    *taken = admit(r, a->n_text, max_tokens);
     if (!*taken)
         return FC_OK;
+    fc_admission_arrive(&s->admission, &s->table, r->job);
     item = fc_item_add(&s->table, r->job, a->index, a->text, a->n_text, batch, err);
     if (!item)
         return FC_ERR_MEMORY;
+    item->reserved = max_tokens;
+    item->day = r->job->party->day;
     item->seed = a->seed;
     memcpy(item->digest, a->digest, FC_DIGEST_SIZE);
     return FC_OK;
@@ -132,6 +146,11 @@ enum fc_code fc_serve_submit(struct fc_server_request *r, struct fc_error *err)
         return FC_ERR_MEMORY;
     batch->references = 1;
     enum fc_code code = read_submit(r, batch, &list, &n, err);
+    if (code == FC_OK && r->identity->tokens_per_day &&
+        batch->sampling.max_tokens > r->identity->tokens_per_day)
+        code = fc_fail(err, FC_ERR_INPUT,
+                       "submit: %zu tokens an answer, but this client's budget is %llu a day",
+                       batch->sampling.max_tokens, (unsigned long long)r->identity->tokens_per_day);
     while (code == FC_OK && accepted < n) {
         code = take_asked(r, &list[accepted], batch, &taken, err);
         if (!taken)
@@ -142,6 +161,10 @@ enum fc_code fc_serve_submit(struct fc_server_request *r, struct fc_error *err)
         goto cleanup;
     header = cJSON_CreateObject();
     code = fc_number_write(header, "accepted", (double)accepted, err);
+    if (code == FC_OK && !taken) {
+        r->server->stats.busy++;
+        code = fc_number_write(header, "retry_after", r->retry_after, err);
+    }
     if (code == FC_OK)
         code = fc_server_answer_to(r, header, err);
 cleanup:

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* sysconf */
 #include "net/server_private.h"
 
 #include "base/clock.h"
@@ -10,7 +11,9 @@
 #include <nanomsg/reqrep.h>
 #include <sodium.h>
 #include <string.h>
+#include <unistd.h>
 
+#define RATE_WINDOW 5.0     /* seconds */
 #define FRAMES_PER_POLL 256 /* so that a flood of messages cannot stop generation */
 
 /* ---- the socket ---- */
@@ -56,64 +59,7 @@ static enum fc_code receive_all(struct fc_server *s, size_t *frames, struct fc_e
     return FC_OK;
 }
 
-/* ---- handing out ---- */
-
-static enum fc_code hand_out(struct fc_server *s, struct fc_item *item, struct fc_error *err)
-{
-    struct fc_error why = {0};
-    uint64_t id = item->id;
-    struct fc_ask ask = {id, item->text, item->n_text, item->seed, &item->batch->sampling};
-    /* Running from here on, and submit may complete it at once: hold what the call needs. */
-    struct fc_submission *batch = item->batch;
-    batch->references++;
-    char *prompt = fc_item_run(&s->table, item);
-    s->stats.submitted++;
-    enum fc_code code = s->handler.submit(s->handler.context, &ask, &why);
-    free(prompt);
-    fc_submission_release(batch);
-    if (code != FC_OK)
-        return fc_server_complete(s, id, why.text, strlen(why.text), 0, FC_ANSWER_REFUSED, err);
-    return FC_OK;
-}
-
-/* One item of each job in turn, as long as the window has room. */
-static enum fc_code dispatch(struct fc_server *s, struct fc_error *err)
-{
-    size_t idle = 0; /* jobs in a row without anything to do */
-    while (s->table.count[FC_ITEM_WAITING] && idle < s->table.max_jobs &&
-           s->table.count[FC_ITEM_RUNNING] < s->options.window) {
-        struct fc_job *job = &s->table.jobs[s->turn];
-        s->turn = (s->turn + 1) % s->table.max_jobs;
-        idle++;
-        if (!job->used || job->waiting.next == &job->waiting)
-            continue;
-        idle = 0;
-        enum fc_code code =
-            hand_out(s, FC_LINKED(job->waiting.next, struct fc_item, in_queue), err);
-        if (code != FC_OK)
-            return code;
-    }
-    return FC_OK;
-}
-
-enum fc_code fc_server_complete(struct fc_server *s, uint64_t id, const char *text, size_t n_text,
-                                size_t n_tokens, enum fc_answer_finish finish, struct fc_error *err)
-{
-    struct fc_item *item = fc_item_by_id(&s->table, id);
-    if (!item || item->state != FC_ITEM_RUNNING)
-        return FC_OK;
-    struct fc_text clean = {0};
-    fc_utf8_clean(&clean, text, n_text, FC_MAX_TEXT);
-    enum fc_code code = fc_text_check(&clean, err);
-    if (code != FC_OK) {
-        fc_text_free(&clean);
-        return code;
-    }
-    if (n_text > FC_MAX_TEXT && finish == FC_ANSWER_STOP)
-        finish = FC_ANSWER_LENGTH;
-    fc_item_finish(&s->table, item, clean.data, clean.len, n_tokens, finish);
-    return FC_OK;
-}
+/* ---- a round ---- */
 
 /* Answers come after receiving: a poll that was sent again meanwhile is answered under its newest
  * sequence, the only one that its client still waits for. */
@@ -122,8 +68,23 @@ static enum fc_code serve_round(struct fc_server *s, size_t *frames, double *dea
 {
     enum fc_code code = receive_all(s, frames, err);
     if (code == FC_OK)
-        code = dispatch(s, err);
-    return code == FC_OK ? fc_server_answer_parked(s, deadline, err) : code;
+        code = fc_server_hand_out(s, err);
+    if (code != FC_OK)
+        return code;
+    fc_results_sync(&s->results, fc_now()); /* what is told next must outlive us */
+    return fc_server_answer_parked(s, deadline, err);
+}
+
+static void measure(struct fc_server *s, double now)
+{
+    double seconds = now - s->window.began;
+    if (seconds < RATE_WINDOW)
+        return;
+    if (s->window.items)
+        s->item_rate = (double)s->window.items / seconds;
+    s->window.tokens_per_second = (double)s->window.tokens / seconds;
+    s->window.began = now;
+    s->window.items = s->window.tokens = 0;
 }
 
 enum fc_code fc_server_poll(struct fc_server *s, double timeout, struct fc_error *err)
@@ -131,6 +92,7 @@ enum fc_code fc_server_poll(struct fc_server *s, double timeout, struct fc_error
     size_t frames = 0;
     double now = fc_now(), deadline = now + timeout;
     fc_server_drop_aged(s, now);
+    measure(s, now);
     enum fc_code code = serve_round(s, &frames, &deadline, err);
     double left = deadline - fc_now();
     if (code != FC_OK || frames || left <= 0)
@@ -154,7 +116,8 @@ static void set_defaults(struct fc_server_options *o)
                  {&o->limits.max_tokens, 4096},
                  {&o->max_jobs, 256},
                  {&o->max_items, 65536},
-                 {&o->max_bytes, (size_t)256 << 20}};
+                 {&o->max_bytes, (size_t)256 << 20},
+                 {&o->state_bytes, (size_t)1 << 30}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         if (!*sizes[i].field)
             *sizes[i].field = sizes[i].value;
@@ -162,6 +125,8 @@ static void set_defaults(struct fc_server_options *o)
         o->limits.frame_bytes = FC_FRAME_MAX_BODY;
     if (o->limits.prompt_bytes > o->limits.frame_bytes)
         o->limits.prompt_bytes = o->limits.frame_bytes;
+    if (!o->name)
+        o->name = "fedcot";
     if (o->max_age <= 0)
         o->max_age = 3600;
     if (o->max_silence <= 0)
@@ -193,6 +158,19 @@ static enum fc_code bind_socket(struct fc_server *s, struct fc_error *err)
     return FC_OK;
 }
 
+static enum fc_code open_results(struct fc_server *s, struct fc_error *err)
+{
+    const struct fc_server_options *o = &s->options;
+    const struct fc_results_options how = {.folder = o->state,
+                                           .model = s->model,
+                                           .max_bytes = o->state_bytes,
+                                           .max_age = o->max_age,
+                                           .max_text_bytes = o->max_bytes,
+                                           .notice = o->notice,
+                                           .context = o->notice_context};
+    return fc_results_open(&s->results, &how, &s->table, err);
+}
+
 enum fc_code fc_server_open(struct fc_server **out, const struct fc_server_options *options,
                             const struct fc_server_handler *handler, struct fc_error *err)
 {
@@ -205,7 +183,7 @@ enum fc_code fc_server_open(struct fc_server **out, const struct fc_server_optio
     s->socket = -1;
     s->options = *options;
     s->handler = *handler;
-    s->started = s->cleaned = fc_now();
+    s->started = s->cleaned = s->window.began = fc_now();
     set_defaults(&s->options);
     const char *model = options->model ? options->model : "";
     s->model = fc_strndup(model, strlen(model), err);
@@ -213,7 +191,11 @@ enum fc_code fc_server_open(struct fc_server **out, const struct fc_server_optio
     if (code == FC_OK)
         code = fc_jobs_init(&s->table, s->options.max_jobs, s->options.max_items, err);
     if (code == FC_OK)
+        code = fc_admission_init(&s->admission, s->options.max_jobs, s->options.max_bytes, err);
+    if (code == FC_OK)
         code = bind_socket(s, err);
+    if (code == FC_OK)
+        code = open_results(s, err);
     if (code != FC_OK)
         fc_server_close(s);
     else
@@ -227,11 +209,61 @@ void fc_server_close(struct fc_server *s)
         return;
     if (s->socket >= 0)
         nn_close(s->socket);
+    fc_results_close(&s->results);
     fc_jobs_free(&s->table);
+    fc_admission_free(&s->admission);
     fc_text_free(&s->out);
     fc_text_free(&s->body);
     free(s->model);
     free(s);
+}
+
+void fc_server_drain(struct fc_server *s, double seconds)
+{
+    s->drained = fc_now() + seconds;
+}
+
+bool fc_server_is_drained(const struct fc_server *s)
+{
+    return s->drained && (!s->table.count[FC_ITEM_RUNNING] || fc_now() >= s->drained);
+}
+
+static size_t resident_bytes(void)
+{
+    unsigned long long pages = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (!f)
+        return 0;
+    if (fscanf(f, "%llu %llu", &pages, &resident) != 2)
+        resident = 0;
+    fclose(f);
+    return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+void fc_server_status(const struct fc_server *s, struct fc_status *status)
+{
+    struct fc_server_stats now;
+    fc_server_stats(s, &now);
+    *status = (struct fc_status){.draining = s->drained > 0,
+                                 .protocol = FC_PROTOCOL_VERSION,
+                                 .clients = now.clients,
+                                 .jobs = now.jobs,
+                                 .waiting = now.waiting,
+                                 .running = now.running,
+                                 .finished = now.finished,
+                                 .text_bytes = now.bytes_held,
+                                 .max_text_bytes = s->options.max_bytes,
+                                 .state_bytes = now.state_bytes,
+                                 .memory_bytes = resident_bytes(),
+                                 .answers = (size_t)now.submitted,
+                                 .tokens = (size_t)now.tokens,
+                                 .busy = (size_t)now.busy,
+                                 .refused = (size_t)now.refused,
+                                 .dropped = (size_t)now.dropped,
+                                 .tokens_per_second = now.tokens_per_second,
+                                 .uptime = now.uptime};
+    snprintf(status->server, sizeof status->server, "%s", s->options.name);
+    snprintf(status->model, sizeof status->model, "%s", s->model);
 }
 
 void fc_server_stats(const struct fc_server *s, struct fc_server_stats *stats)
@@ -242,5 +274,8 @@ void fc_server_stats(const struct fc_server *s, struct fc_server_stats *stats)
     stats->running = s->table.count[FC_ITEM_RUNNING];
     stats->finished = s->table.count[FC_ITEM_DONE];
     stats->bytes_held = s->table.bytes;
+    stats->clients = fc_admission_parties(&s->table);
+    stats->state_bytes = fc_results_bytes(&s->results);
+    stats->tokens_per_second = s->window.tokens_per_second;
     stats->uptime = fc_now() - s->started;
 }

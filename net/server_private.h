@@ -4,8 +4,10 @@
 #define FC_NET_SERVER_PRIVATE_H
 
 #include "base/memory.h"
+#include "net/admission.h"
 #include "net/frame.h"
 #include "net/jobs.h"
+#include "net/results.h"
 #include "net/server.h"
 
 struct fc_server {
@@ -14,8 +16,17 @@ struct fc_server {
     struct fc_server_handler handler;
     char *model;
     struct fc_jobs table;
-    size_t turn; /* the job whose item is handed out next */
+    struct fc_admission admission;
+    struct fc_results results;
     double started, cleaned;
+    double drained;   /* draining: until when; 0: not */
+    double hold;      /* the handler had no memory: nothing is handed out before this time */
+    double item_rate; /* items finished a second, lately */
+    struct {          /* the present stretch of a few seconds, and the rate of the last one */
+        double began;
+        uint64_t items, tokens;
+        double tokens_per_second;
+    } window;
     struct fc_server_stats stats;
     struct fc_text out, body; /* reused for each answer */
 };
@@ -24,6 +35,9 @@ struct fc_server {
  * error. */
 enum fc_code fc_server_serve(struct fc_server *s, const void *data, size_t len,
                              struct fc_route *route, struct fc_error *err);
+
+/* Hands items to the handler as long as its window has room. */
+enum fc_code fc_server_hand_out(struct fc_server *s, struct fc_error *err);
 
 /* Answers the parked polls that have something to tell or have waited long enough, and lowers
  * *next_deadline to the earliest of the others. */
@@ -42,6 +56,7 @@ struct fc_server_request {
     unsigned char job_id[FC_JOB_ID_SIZE];
     uint64_t client;
     struct fc_job *job; /* NULL: not known */
+    double retry_after; /* seconds, when something has no room now */
 };
 
 /* One file each. FC_ERR_INPUT and FC_ERR_UNSUPPORTED are the client's fault: the caller tells it.
@@ -59,8 +74,16 @@ enum fc_code fc_server_answer_to(struct fc_server_request *r, const cJSON *heade
                                  struct fc_error *err);
 enum fc_code fc_server_refuse(struct fc_server *s, struct fc_server_request *r,
                               enum fc_refusal refusal, const char *text);
+/* Busy: come back after so many seconds. */
+enum fc_code fc_server_refuse_busy(struct fc_server_request *r, double retry_after,
+                                   const char *text);
 
 /* Drops the job that has been silent longest, if it has been so for max_silence. */
 bool fc_server_make_room(struct fc_server *s);
+/* Seconds until there may be a place for another job, or for another item. */
+double fc_server_job_wait(const struct fc_server *s);
+double fc_server_item_wait(const struct fc_server *s);
+/* An answer of this job was lost for want of memory: its client must submit again. */
+void fc_server_lose(struct fc_server *s, struct fc_item *item);
 
 #endif
