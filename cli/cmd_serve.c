@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L /* SIGUSR1 */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "cli/commands.h"
@@ -8,14 +9,17 @@
 #include "models/template.h"
 #include "net/server.h"
 
+#include <math.h>
+#include <signal.h>
 #include <string.h>
 
 struct serve_flags {
     struct fc_model_flags model;
     struct fc_compute_flags compute;
-    const char *listen, *templates;
+    const char *listen, *templates, *state;
     struct fc_batch_flags batch;
-    size_t max_tokens;
+    size_t max_tokens, max_jobs, max_items, queue_bytes, state_bytes;
+    double state_age, drain;
     int task;
 };
 
@@ -51,8 +55,64 @@ static const struct fc_option server_options[] = {
              "docs/templates.md)"},
     {0}};
 
+static const struct fc_option load_options[] = {
+    {.name = "max-jobs",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(max_jobs),
+     .fallback = "256",
+     .metavar = "N",
+     .help = "jobs at once; further ones are told to come back",
+     .min = 1,
+     .max = 4096},
+    {.name = "max-items",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(max_items),
+     .fallback = "65536",
+     .metavar = "N",
+     .help = "prompts and answers of all clients held at once",
+     .min = 1,
+     .max = 1 << 24},
+    {.name = "queue-bytes",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(queue_bytes),
+     .fallback = "268435456",
+     .metavar = "N",
+     .help = "bytes of their texts in memory",
+     .min = 1 << 20},
+    {.name = "drain",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(drain),
+     .fallback = "30",
+     .metavar = "SECONDS",
+     .help = "after SIGTERM, how long what runs may take to finish",
+     .max = 1e6},
+    {.name = "state",
+     .type = FC_OPT_STRING,
+     .offset = FIELD(state),
+     .metavar = "FOLDER",
+     .help = "keep finished answers there until clients have stored them, so that they survive a "
+             "crash of the server; without it they are in memory only"},
+    {.name = "state-bytes",
+     .type = FC_OPT_SIZE,
+     .offset = FIELD(state_bytes),
+     .fallback = "1073741824",
+     .metavar = "N",
+     .help = "largest size of the file in it",
+     .min = 1 << 16},
+    {.name = "state-age",
+     .type = FC_OPT_DOUBLE,
+     .offset = FIELD(state_age),
+     .fallback = "86400",
+     .metavar = "SECONDS",
+     .help = "forget answers, and jobs without a word from their client, after so long (without "
+             "--state: after at most an hour)",
+     .min = 1,
+     .max = 1e9},
+    {0}};
+
 static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
                                                 {"Server", server_options, 0},
+                                                {"Load and faults", load_options, 0},
                                                 {"Batch", fc_batch_options, FIELD(batch)},
                                                 {"Computation", fc_compute_options, FIELD(compute)},
                                                 {0}};
@@ -66,8 +126,12 @@ static const struct fc_command_spec spec = {
         "all clients share one batch, and the instruction that their prompts share is computed "
         "once. Answers depend on prompt, sampling and seed only, so a client that lost one may "
         "ask again.\n\n"
-        "Runs until SIGINT or SIGTERM. The line \"ready URL\" on standard output says that "
-        "clients may come.",
+        "The line \"ready URL\" on standard output says that clients may come. Clients that find "
+        "no "
+        "room are told when to ask again. SIGUSR1 prints the state on standard error (see also "
+        "fedcot status). SIGINT or SIGTERM ends the server: it takes no new work, finishes what "
+        "runs, keeps what clients have not fetched in --state, and exits with 0; a second signal "
+        "ends it at once, which loses no answer that is in --state.",
     .groups = groups,
 };
 
@@ -154,21 +218,54 @@ static void show(const struct service *v, double *shown, uint64_t *tokens)
     *tokens = g.decoded_tokens;
 }
 
-static enum fc_code serve(struct service *v, struct fc_error *err)
+/* For SIGUSR1. */
+static void show_status(const struct service *v)
 {
-    bool busy = false;
+    struct fc_status status;
+    struct fc_text line = {0};
+    fc_server_status(v->server, &status);
+    fc_status_line(&line, &status);
+    if (!line.failed)
+        fprintf(stderr, "serve: %s\n", line.data);
+    fc_text_free(&line);
+}
+
+static void notice(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "serve: %s\n", text);
+}
+
+/* Whether the server may end: it was asked to, and has finished what ran. */
+static bool is_over(struct service *v, double drain, bool *draining)
+{
+    if (!fc_signals_stop())
+        return false;
+    if (!*draining) {
+        fc_server_drain(v->server, drain);
+        *draining = true;
+    }
+    return fc_server_is_drained(v->server);
+}
+
+static enum fc_code serve(struct service *v, double drain, struct fc_error *err)
+{
+    bool busy = false, draining = false;
     double shown = fc_now();
     uint64_t tokens = 0;
     enum fc_code code = FC_OK;
-    while (code == FC_OK && !fc_signals_stop()) {
+    while (code == FC_OK && !is_over(v, drain, &draining)) {
         code = fc_server_poll(v->server, busy ? 0 : 0.1, err);
+        if (fc_signals_take(SIGUSR1))
+            show_status(v);
         if (code == FC_OK)
             code = fc_generator_step(v->generator, on_result, v, &busy, err);
         if (code == FC_OK && v->error.code != FC_OK)
             code = fc_fail(err, v->error.code, "%s", v->error.text);
         show(v, &shown, &tokens);
     }
-    return code;
+    /* What finished last is told to clients that wait for it. */
+    return code == FC_OK ? fc_server_poll(v->server, 0.1, err) : code;
 }
 
 static cJSON *summarize(const struct service *v, struct fc_error *err)
@@ -227,6 +324,7 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
     if (code != FC_OK || options.done)
         goto cleanup;
     fc_signals_catch();
+    fc_signals_catch_request(SIGUSR1);
     code = prepare(&v, &flags, err);
     if (code == FC_OK)
         code = fc_session_record(&options, NULL, err);
@@ -236,8 +334,17 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
         goto cleanup;
     const struct fc_server_options how = {.address = flags.listen,
                                           .model = model,
+                                          .name = "fedcot " FEDCOT_VERSION,
                                           .window = 2 * flags.batch.max_batch,
-                                          .limits = {.max_tokens = flags.max_tokens}};
+                                          .limits = {.max_tokens = flags.max_tokens},
+                                          .max_jobs = flags.max_jobs,
+                                          .max_items = flags.max_items,
+                                          .max_bytes = flags.queue_bytes,
+                                          .max_age = flags.state ? flags.state_age
+                                                                 : fmin(flags.state_age, 3600),
+                                          .state = flags.state,
+                                          .state_bytes = flags.state_bytes,
+                                          .notice = notice};
     const struct fc_server_handler handler = {&v, submit, cancel};
     code = fc_server_open(&v.server, &how, &handler, err);
     if (code != FC_OK)
@@ -245,7 +352,7 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
     fc_device_print_memory(&v.session.dev, stderr);
     printf("ready %s\n", flags.listen);
     fflush(stdout);
-    code = serve(&v, err);
+    code = serve(&v, flags.drain, err);
     if (code == FC_OK)
         code = fc_print_summary(&options, summarize(&v, err), err);
 cleanup:

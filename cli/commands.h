@@ -8,6 +8,7 @@
 /* X(NAME, SUMMARY) */
 #define FC_COMMANDS(X)                                                                             \
     X(serve, "Write rationales for the perturbed prompts of clients")                              \
+    X(status, "Print what a server is doing")                                                      \
     X(distill, "Run the whole job of a client: perturb, ask, decode, train")                       \
     X(perturb, "Replace the words of private prompts, and show what it costs")                     \
     X(generate, "Write the model's answer to every prompt of a file")                              \

@@ -20,6 +20,7 @@ struct exchange {
     struct fc_client *client;
     struct fc_work **outstanding; /* [data->n] by index */
     double begun;
+    double told; /* busy: no other line before this time */
 };
 
 /* The job's id lives in FOLDER/job.id, so that a restarted client finds its own rationales on the
@@ -54,6 +55,17 @@ static bool cancelled(void *stage)
     return fc_signals_stop() || fc_stage_stopped(stage);
 }
 
+/* One line for each stretch of waiting that is worth a thought. */
+static void busy(void *context, double seconds)
+{
+    struct exchange *x = context;
+    double now = fc_now();
+    if (now >= x->told && seconds >= 1)
+        fprintf(stderr, "server: busy, asking again in %.0f s\n", seconds);
+    if (now >= x->told)
+        x->told = now + 10;
+}
+
 static enum fc_code open_client(struct exchange *x, struct fc_error *err)
 {
     const struct fc_inference_options *o = &x->inf->options;
@@ -63,7 +75,9 @@ static enum fc_code open_client(struct exchange *x, struct fc_error *err)
                                     .text = fc_perturbed_text,
                                     .may_leave = fc_perturbed_may_leave,
                                     .cancelled = cancelled,
-                                    .cancel_context = x->stage};
+                                    .cancel_context = x->stage,
+                                    .busy = busy,
+                                    .busy_context = x};
     how.sampling.max_tokens = o->max_tokens;
     how.sampling.temperature = o->temperature;
     enum fc_code code = load_job_id(x->inf->folder, how.job, err);
