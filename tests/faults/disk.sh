@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Calls to the disk that fail: no space, an error of the device, an interruption, half a write.
+set -euo pipefail
+. "$(dirname "$0")/../cli/common.bash"
+tiny_model
+make_data "$work" 4 2
+export GOMP_SPINCOUNT=2000 ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" # a traced program has no leak check
+python3 "$(dirname "$0")/disk.py" "$fedcot" "$2/tool_disk" "$model" "$work" enospc eio full short eintr
