@@ -9,9 +9,10 @@
  *   full                 this and all later opens and writes say ENOSPC
  *   short                a write does half of it
  *   kill                 the program gets SIGKILL just before it
- *   none                 nothing
- * The number of calls is written to the file COUNT. The exit status is the program's (128 + signal
- * if one ended it), 77 where the system does not allow this or is not x86-64.
+ *   torn                 a write does half of it, and the next call is the one before which it is
+ * killed none                 nothing The number of calls is written to the file COUNT. The exit
+ * status is the program's (128 + signal if one ended it), 77 where the system does not allow this
+ * or is not x86-64.
  *
  * By ptrace and a seccomp filter, so that calls from within libc (stdio) are seen too, and without
  * reading the program's memory, which it forbids. */
@@ -160,10 +161,15 @@ static bool disturb(struct injector *x, pid_t thread, struct user_regs_struct *r
         return false;
     if (strcmp(x->kind, "kill") == 0)
         kill(x->child, SIGKILL);
-    if (strcmp(x->kind, "short") == 0 && (number == SYS_write || number == SYS_pwrite64) &&
-        r->rdx > 1) {
+    bool torn = strcmp(x->kind, "torn") == 0;
+    if ((torn || strcmp(x->kind, "short") == 0) &&
+        (number == SYS_write || number == SYS_pwrite64) && r->rdx > 1) {
         r->rdx /= 2;
         ptrace(PTRACE_SETREGS, thread, NULL, r);
+    }
+    if (torn) {
+        x->kind = "kill";
+        x->at++;
     }
     int error = strcmp(x->kind, "enospc") == 0  ? ENOSPC
                 : strcmp(x->kind, "eio") == 0   ? EIO
