@@ -189,6 +189,8 @@ static enum fc_code log_step(const struct fc_training_watch *w, const struct fc_
         {"rationale_loss", m->targets[FC_TASK_EXPLAIN] ? m->task_loss[FC_TASK_EXPLAIN] : NAN},
         {"gradient_norm", m->gradient_norm},
         {"lr", (double)m->lr},
+        {"loss_scale", (double)m->loss_scale},
+        {"overflows", (double)m->overflows},
         {"tokens", (double)m->tokens},
         {"tokens_per_second", (double)m->tokens / m->seconds},
         {"gflops", m->flops / m->seconds * 1e-9}};

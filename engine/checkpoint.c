@@ -1,7 +1,8 @@
 /* Trainer state on disk.
  *
  * All integers little endian:
- *   magic "FCTRAIN1" | u64 total | u64 steps done | tag[256] | note[1024]
+ *   magic "FCTRAIN2" | u64 total | u64 steps done | f32 loss scale | u32 steps since it changed
+ *   | tag[256] | note[1024]
  *   | master[total] f32 | m[total] f32 | v[total] f32 | BLAKE2b-256 of all that came before
  * It is written and read in blocks of BLOCK floats, so host memory stays small; the hash is checked
  * before any of it reaches the model. */
@@ -17,10 +18,12 @@
 struct header {
     char magic[8];
     uint64_t total, done;
+    float loss_scale; /* 1 unless fp16 */
+    uint32_t good_steps;
     char tag[256], note[1024];
 };
 
-static const char magic[8] = {'F', 'C', 'T', 'R', 'A', 'I', 'N', '1'};
+static const char magic[8] = {'F', 'C', 'T', 'R', 'A', 'I', 'N', '2'};
 
 /* One block of one of the three state vectors. */
 static float *block_of(struct fc_trainer *t, int vector, size_t at)
@@ -39,7 +42,10 @@ enum fc_code fc_trainer_save(struct fc_trainer *t, const char *path, const char 
 {
     const struct fc_device *dev = t->model->dev;
     size_t total = t->model->params.total;
-    struct header h = {.total = total, .done = t->done};
+    struct header h = {.total = total,
+                       .done = t->done,
+                       .loss_scale = t->loss_scale,
+                       .good_steps = (uint32_t)t->good_steps};
     memcpy(h.magic, magic, sizeof magic);
     if (strlen(tag) >= sizeof h.tag || (note && strlen(note) >= sizeof h.note))
         return fc_fail(err, FC_ERR_USAGE, "checkpoint: tag or note too long");
@@ -97,6 +103,9 @@ static enum fc_code check_file(const struct fc_trainer *t, const struct fc_map *
     if (memcmp(digest, map->data + map->len - 32, 32) != 0)
         return fc_fail(err, FC_ERR_INPUT, "%s: damaged (checksum differs)", path);
     h->tag[sizeof h->tag - 1] = h->note[sizeof h->note - 1] = '\0';
+    if (!(h->loss_scale > 0) || (h->loss_scale != 1.0f && t->model->dtype != FC_F16))
+        return fc_fail(err, FC_ERR_INPUT, "%s: a loss scale of %g in %s: it is of another dtype",
+                       path, (double)h->loss_scale, fc_dtype_name(t->model->dtype));
     if (strcmp(h->tag, tag) != 0)
         return fc_fail(err, FC_ERR_INPUT,
                        "%s: written by a run with another model, data or configuration; use the "
@@ -127,6 +136,8 @@ enum fc_code fc_trainer_load(struct fc_trainer *t, const char *path, const char 
         dev->k->cast(dev->stream, t->model->weights, t->model->dtype, t->master, FC_F32, total);
     code = dev->k->sync(dev->stream, err);
     t->done = (size_t)h.done;
+    t->loss_scale = h.loss_scale;
+    t->good_steps = h.good_steps;
     if (note)
         strcpy(note, h.note);
 cleanup:

@@ -124,6 +124,13 @@ size_t fc_device_list(struct fc_device_entry *entries, size_t most, struct fc_er
     return used;
 }
 
+void fc_device_range(const struct fc_device *dev, const char *name, size_t number)
+{
+    char text[48];
+    snprintf(text, sizeof text, "%s %zu", name, number);
+    dev->k->range_push(text);
+}
+
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 static size_t total_used(const struct fc_device *dev)

@@ -56,6 +56,9 @@ struct fc_device_entry {
 };
 size_t fc_device_list(struct fc_device_entry *entries, size_t most, struct fc_error *why_no_cuda);
 
+/* Names "NAME NUMBER" for a profiler until dev->k->range_pop. */
+void fc_device_range(const struct fc_device *dev, const char *name, size_t number);
+
 const char *fc_purpose_name(enum fc_purpose purpose);
 /* One line a purpose in use: name and MiB. */
 void fc_device_print_memory(const struct fc_device *dev, FILE *out);

@@ -16,7 +16,9 @@ struct fc_trainer_options fc_trainer_defaults(void)
                                        .eps = 1e-8f,
                                        .clip = 1.0f,
                                        .tokens_per_batch = 2048,
-                                       .task_weight = {1.0f, 1.0f}};
+                                       .task_weight = {1.0f, 1.0f},
+                                       .loss_scale = 65536.0f,
+                                       .loss_scale_steps = 2000};
 }
 
 float fc_trainer_lr(const struct fc_trainer_options *o, size_t step, double progress)
@@ -50,7 +52,10 @@ enum fc_code fc_trainer_create(struct fc_trainer **out, struct fc_model *model,
     t->model = model;
     t->options = *options;
     struct fc_device *dev = model->dev;
-    enum fc_code code = fc_batch_create(&t->batch, options->tokens_per_batch, err);
+    t->loss_scale = model->dtype == FC_F16 ? options->loss_scale : 1.0f;
+    enum fc_code code = FC_OK;
+    for (int i = 0; i < 2 && code == FC_OK; i++)
+        code = fc_batch_create(&t->batches[i], options->tokens_per_batch, err);
     if (code == FC_OK)
         code = fc_transformer_create(&t->transformer, model, options->tokens_per_batch, err);
     if (code != FC_OK)
@@ -64,8 +69,8 @@ enum fc_code fc_trainer_create(struct fc_trainer **out, struct fc_model *model,
     t->m = alloc_floats(t, FC_MEM_MOMENTS, err);
     t->v = alloc_floats(t, FC_MEM_MOMENTS, err);
     t->norm = fc_device_alloc(dev, NORM_DOUBLES * sizeof(double), FC_MEM_GRADIENTS, err);
-    t->losses = fc_alloc(options->tokens_per_batch, sizeof *t->losses, "losses", err);
-    if (!t->master || !t->gradients || !t->m || !t->v || !t->norm || !t->losses)
+    t->norm_host = dev->k->host_alloc(dev->stream, sizeof *t->norm_host, err);
+    if (!t->master || !t->gradients || !t->m || !t->v || !t->norm || !t->norm_host)
         goto fail;
     if (t->master != model->weights)
         dev->k->cast(dev->stream, t->master, FC_F32, model->weights, model->dtype,
@@ -93,8 +98,9 @@ void fc_trainer_free(struct fc_trainer *t)
     fc_device_free(dev, t->v, bytes, FC_MEM_MOMENTS);
     fc_device_free(dev, t->norm, NORM_DOUBLES * sizeof(double), FC_MEM_GRADIENTS);
     fc_transformer_free(t->transformer);
-    fc_batch_free(&t->batch);
-    free(t->losses);
+    for (int i = 0; i < 2; i++)
+        fc_batch_free(&t->batches[i]);
+    dev->k->host_free(dev->stream, t->norm_host);
     free(t);
 }
 
@@ -118,45 +124,50 @@ static enum fc_code count_targets(const struct fc_trainer *t,
     return n ? FC_OK : fc_fail(err, FC_ERR_USAGE, "training step without samples");
 }
 
-/* Gradients of the packed batch, added up; losses by task. */
-static enum fc_code run_batch(struct fc_trainer *t, struct fc_step_metrics *metrics,
-                              struct fc_error *err)
+/* Waits for a batch in flight and adds up its losses by task. */
+static void take_losses(struct fc_trainer *t, const struct fc_batch *b,
+                        struct fc_step_metrics *metrics)
 {
-    enum fc_code code =
-        fc_transformer_gradients(t->transformer, &t->batch, t->gradients, t->losses, err);
-    if (code != FC_OK)
-        return code;
-    for (size_t i = 0; i < t->batch.n_targets; i++)
-        metrics->task_loss[t->batch.tasks[i]] += (double)t->losses[i];
-    metrics->flops += fc_transformer_flops(t->model, &t->batch);
-    fc_batch_clear(&t->batch);
-    return FC_OK;
+    const float *losses = fc_transformer_finish(t->transformer);
+    for (size_t i = 0; i < b->n_targets; i++)
+        metrics->task_loss[b->tasks[i]] += (double)losses[i];
 }
 
+/* The micro-batches of a step, one packed while the device works on the one before. */
 static enum fc_code accumulate(struct fc_trainer *t, const struct fc_sample *const *samples,
                                size_t n, struct fc_step_metrics *metrics, struct fc_error *err)
 {
-    fc_batch_clear(&t->batch);
-    for (size_t i = 0; i < n; i++) {
-        enum fc_task task = samples[i]->task;
-        float weight = t->options.task_weight[task] / (float)metrics->targets[task];
-        if (fc_batch_add(&t->batch, samples[i], weight))
-            continue;
-        enum fc_code code = run_batch(t, metrics, err);
-        if (code != FC_OK)
-            return code;
-        fc_batch_add(&t->batch, samples[i], weight);
+    enum fc_code code = FC_OK;
+    struct fc_batch *before = NULL;
+    for (size_t i = 0, slot = 0; i < n && code == FC_OK; slot = 1 - slot) {
+        struct fc_batch *b = &t->batches[slot];
+        fc_batch_clear(b);
+        for (; i < n; i++) {
+            enum fc_task task = samples[i]->task;
+            float weight = t->options.task_weight[task] / (float)metrics->targets[task];
+            if (!fc_batch_add(b, samples[i], weight * t->loss_scale))
+                break;
+        }
+        code = fc_transformer_start(t->transformer, b, t->gradients, err);
+        if (before)
+            take_losses(t, before, metrics);
+        before = code == FC_OK ? b : NULL;
+        metrics->flops += fc_transformer_flops(t->model, b);
     }
-    return run_batch(t, metrics, err);
+    if (before)
+        take_losses(t, before, metrics);
+    return code;
 }
 
+/* Of the unscaled gradients; not finite when one of them is not (the sum is in fp64, where the
+ * squares of fp32 numbers do not overflow). */
 static enum fc_code gradient_norm(struct fc_trainer *t, double *norm, struct fc_error *err)
 {
     struct fc_device *dev = t->model->dev;
     dev->k->sum_squares(dev->stream, t->norm, t->gradients, t->norm + 1, t->model->params.total);
-    dev->k->download(dev->stream, norm, t->norm, sizeof *norm);
+    dev->k->download(dev->stream, t->norm_host, t->norm, sizeof *t->norm_host);
     enum fc_code code = dev->k->sync(dev->stream, err);
-    *norm = sqrt(*norm);
+    *norm = sqrt(*t->norm_host) / (double)t->loss_scale;
     return code;
 }
 
@@ -167,6 +178,7 @@ static void update(struct fc_trainer *t, struct fc_adamw *how)
     const struct fc_kernels *k = model->dev->k;
     size_t n_decay = model->params.n_decay, total = model->params.total;
     size_t ranges[3] = {0, n_decay, total}, element = fc_dtype_size(model->dtype);
+    k->range_push("optimizer");
     for (int i = 0; i < 2; i++) {
         size_t at = ranges[i], n = ranges[i + 1] - at;
         how->weight_decay = i == 0 ? t->options.weight_decay : 0;
@@ -174,6 +186,60 @@ static void update(struct fc_trainer *t, struct fc_adamw *how)
             k->adamw(model->dev->stream, (char *)model->weights + at * element, t->master + at,
                      t->m + at, t->v + at, t->gradients + at, n, how, model->dtype);
     }
+    k->range_pop();
+}
+
+/* Losses and gradients of the step, once. */
+static enum fc_code compute(struct fc_trainer *t, const struct fc_sample *const *samples, size_t n,
+                            struct fc_step_metrics *metrics, struct fc_error *err)
+{
+    const struct fc_trainer_options *o = &t->options;
+    struct fc_device *dev = t->model->dev;
+    metrics->loss = metrics->flops = 0;
+    memset(metrics->task_loss, 0, sizeof metrics->task_loss);
+    dev->k->zero(dev->stream, t->gradients, t->model->params.total * sizeof(float));
+    enum fc_code code = accumulate(t, samples, n, metrics, err);
+    if (code == FC_OK)
+        code = gradient_norm(t, &metrics->gradient_norm, err);
+    else
+        (void)dev->k->sync(dev->stream, NULL); /* nothing may be in flight */
+    for (int task = 0; task < FC_TASKS; task++) {
+        if (metrics->targets[task])
+            metrics->task_loss[task] /= (double)metrics->targets[task];
+        metrics->loss += (double)o->task_weight[task] * metrics->task_loss[task];
+    }
+    return code;
+}
+
+/* As compute; in fp16 with smaller and smaller scales, until nothing overflows. */
+static enum fc_code compute_scaled(struct fc_trainer *t, const struct fc_sample *const *samples,
+                                   size_t n, struct fc_step_metrics *metrics, struct fc_error *err)
+{
+    for (;;) {
+        enum fc_code code = compute(t, samples, n, metrics, err);
+        metrics->loss_scale = t->loss_scale;
+        if (code != FC_OK || (isfinite(metrics->loss) && isfinite(metrics->gradient_norm)))
+            return code;
+        if (!isfinite(metrics->loss) || t->loss_scale <= 1.0f)
+            break; /* the scale is not to blame */
+        t->loss_scale *= 0.5f;
+        t->good_steps = 0;
+        metrics->overflows++;
+    }
+    return fc_fail(err, FC_ERR_INPUT,
+                   "step %zu: loss %g, gradient norm %g: not finite; lower --lr, or check the "
+                   "model's weights",
+                   metrics->step, metrics->loss, metrics->gradient_norm);
+}
+
+/* Doubles the scale of fp16 when it has long been small enough. */
+static void count_good_step(struct fc_trainer *t)
+{
+    if (t->model->dtype != FC_F16 || ++t->good_steps < t->options.loss_scale_steps)
+        return;
+    if (t->loss_scale < 0x1p30f)
+        t->loss_scale *= 2.0f;
+    t->good_steps = 0;
 }
 
 enum fc_code fc_trainer_step(struct fc_trainer *t, const struct fc_sample *const *samples, size_t n,
@@ -187,36 +253,26 @@ enum fc_code fc_trainer_step(struct fc_trainer *t, const struct fc_sample *const
     enum fc_code code = count_targets(t, samples, n, metrics, err);
     if (code != FC_OK)
         return code;
-    dev->k->zero(dev->stream, t->gradients, t->model->params.total * sizeof(float));
-    code = accumulate(t, samples, n, metrics, err);
-    if (code == FC_OK)
-        code = gradient_norm(t, &metrics->gradient_norm, err);
-    if (code != FC_OK)
-        return code;
-    for (int task = 0; task < FC_TASKS; task++) {
-        if (metrics->targets[task])
-            metrics->task_loss[task] /= (double)metrics->targets[task];
-        metrics->loss += (double)o->task_weight[task] * metrics->task_loss[task];
+    fc_device_range(dev, "step", metrics->step);
+    code = compute_scaled(t, samples, n, metrics, err);
+    if (code == FC_OK) {
+        struct fc_adamw how = {.lr = metrics->lr,
+                               .beta1 = o->beta1,
+                               .beta2 = o->beta2,
+                               .eps = o->eps,
+                               .grad_scale = 1.0f / t->loss_scale,
+                               .step = metrics->step};
+        /* As torch.nn.utils.clip_grad_norm_, with its 1e-6. */
+        if (o->clip > 0 && metrics->gradient_norm > (double)o->clip)
+            how.grad_scale *= (float)((double)o->clip / (metrics->gradient_norm + 1e-6));
+        update(t, &how);
+        code = dev->k->sync(dev->stream, err);
     }
-    if (!isfinite(metrics->loss) || !isfinite(metrics->gradient_norm))
-        return fc_fail(err, FC_ERR_INPUT,
-                       "step %zu: loss %g, gradient norm %g: not finite; lower --lr, or check the "
-                       "model's weights",
-                       metrics->step, metrics->loss, metrics->gradient_norm);
-    struct fc_adamw how = {.lr = metrics->lr,
-                           .beta1 = o->beta1,
-                           .beta2 = o->beta2,
-                           .eps = o->eps,
-                           .grad_scale = 1.0f,
-                           .step = metrics->step};
-    /* As torch.nn.utils.clip_grad_norm_, with its 1e-6. */
-    if (o->clip > 0 && metrics->gradient_norm > (double)o->clip)
-        how.grad_scale = (float)((double)o->clip / (metrics->gradient_norm + 1e-6));
-    update(t, &how);
-    code = dev->k->sync(dev->stream, err);
+    dev->k->range_pop();
     if (code != FC_OK)
         return code;
     t->done++;
+    count_good_step(t);
     metrics->seconds = fc_now() - start;
     return FC_OK;
 }

@@ -18,10 +18,15 @@ struct fc_trainer_options {
     size_t warmup;             /* the first steps are scaled by step / warmup on top */
     size_t tokens_per_batch;   /* rows of a micro-batch: bounds the memory of activations */
     float task_weight[FC_TASKS];
+    /* Of fp16 only: gradients of activations would vanish in it, so the loss is multiplied by a
+     * scale, and the gradients of the weights, which are fp32, are divided by it again. The scale
+     * begins here, is halved when gradients overflow, and doubled after so many steps without. */
+    float loss_scale;
+    size_t loss_scale_steps;
 };
 
 /* lr 5e-5, betas 0.9 and 0.999, eps 1e-8, no decay, clip 1, constant, no warm-up, 2048 tokens a
- * micro-batch, task weights 1. */
+ * micro-batch, task weights 1; loss scale 65536, doubled after 2000 good steps. */
 struct fc_trainer_options fc_trainer_defaults(void);
 
 /* What one step did. */
@@ -32,6 +37,8 @@ struct fc_step_metrics {
     size_t targets[FC_TASKS], tokens;
     double gradient_norm; /* before clipping */
     float lr;
+    float loss_scale;      /* that this step's gradients had; 1 unless fp16 */
+    size_t overflows;      /* times that the step was run again with half the scale */
     double seconds, flops; /* flops: fc_transformer_flops */
 };
 
@@ -48,7 +55,9 @@ void fc_trainer_free(struct fc_trainer *t); /* NULL is fine */
  * because a run over data that still arrives does not know its number of steps). A sample is longer
  * than one token and at most tokens_per_batch + 1 (FC_ERR_USAGE otherwise: cut it first). Samples
  * with nothing to learn are FC_ERR_USAGE too. FC_ERR_INPUT when the loss or the gradient is not
- * finite: weights and moments are then as they were before the step. */
+ * finite: weights and moments are then as they were before the step. In fp16 gradients that
+ * overflow are thrown away, and the same samples run again with half the scale: no sample is lost,
+ * and a step is a step; FC_ERR_INPUT when they overflow without any scale. */
 enum fc_code fc_trainer_step(struct fc_trainer *t, const struct fc_sample *const *samples, size_t n,
                              double progress, struct fc_step_metrics *metrics,
                              struct fc_error *err);
@@ -62,11 +71,11 @@ float fc_trainer_lr(const struct fc_trainer_options *o, size_t step, double prog
  * copied to host memory [params.total]. */
 enum fc_code fc_trainer_master(struct fc_trainer *t, float *host, struct fc_error *err);
 
-/* Writes master weights, moments and step count to one file, whole or not at all; load restores
- * them and the model's weights. `tag` (at most 255 bytes) is stored beside them: load returns
- * FC_ERR_INPUT if the file's tag differs (another model, data or configuration) or the file is
- * damaged. `note` (at most 1023 bytes, may be NULL) is stored too and given back: the caller's own
- * position in its data. Format: docs in engine/checkpoint.c. */
+/* Writes master weights, moments, step count and loss scale to one file, whole or not at all; load
+ * restores them and the model's weights. `tag` (at most 255 bytes) is stored beside them: load
+ * returns FC_ERR_INPUT if the file's tag differs (another model, data or configuration) or the file
+ * is damaged. `note` (at most 1023 bytes, may be NULL) is stored too and given back: the caller's
+ * own position in its data. Format: docs in engine/checkpoint.c. */
 enum fc_code fc_trainer_save(struct fc_trainer *t, const char *path, const char *tag,
                              const char *note, struct fc_error *err);
 enum fc_code fc_trainer_load(struct fc_trainer *t, const char *path, const char *tag, char *note,

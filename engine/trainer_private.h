@@ -8,13 +8,15 @@ struct fc_trainer {
     struct fc_model *model;
     struct fc_trainer_options options;
     struct fc_transformer *transformer;
-    struct fc_batch batch;
-    float *master;    /* [total] device; model->weights itself in FC_F32 */
-    float *gradients; /* [total] device */
-    float *m, *v;     /* [total] device */
-    double *norm;     /* [1 + 1024] device: result and scratch of the gradient norm */
-    float *losses;    /* [tokens_per_batch] host */
-    size_t done;      /* steps */
+    struct fc_batch batches[2]; /* one is packed while the device works on the other */
+    float *master;              /* [total] device; model->weights itself in FC_F32 */
+    float *gradients;           /* [total] device */
+    float *m, *v;               /* [total] device */
+    double *norm;               /* [1 + 1024] device: result and scratch of the gradient norm */
+    double *norm_host;          /* [1] host memory of the device's copies */
+    size_t done;                /* steps */
+    float loss_scale;           /* of fp16; 1 otherwise */
+    size_t good_steps;          /* since the scale last changed */
 };
 
 #endif

@@ -1,6 +1,10 @@
 #include "engine/transformer.h"
 
 #include "base/memory.h"
+#include "engine/staging.h"
+
+#include <assert.h>
+#include <string.h>
 
 /* Rows of logits that exist at once: 256 rows of 49,152 bf16 logits are 25 MB, about the size of a
  * last-level cache. Fewer rows would sweep the fp32 gradient of the embedding more often. */
@@ -27,11 +31,21 @@ struct fc_transformer {
     struct fc_arena arena;
     struct layer_state *layers;
 
-    /* the batch on the device */
+    /* the batch on the device: the first five lie end to end in `inputs`, as in a staging block */
+    int32_t *inputs;                /* [5 T] */
     int32_t *ids, *positions;       /* [T] */
-    int32_t *target_rows, *targets; /* [T] */
-    float *weights;                 /* [T] */
+    int32_t *target_rows, *targets; /* [n_targets] */
+    float *weights;                 /* [n_targets] */
     float *losses;                  /* [T] */
+
+    /* host memory of the batches in flight: blocks of inputs [5 T], starts [T + 1], losses [T] */
+    struct fc_staging staging;
+    const int32_t *starts; /* of the batch that is being put on the stream */
+    struct {
+        const float *losses;
+        struct fc_event *done;
+    } flight[FC_STAGING_BLOCKS]; /* oldest first */
+    size_t n_flight;
 
     /* after the last layer */
     void *xf;      /* [T, C] */
@@ -71,11 +85,7 @@ static void take_all(struct fc_transformer *t, struct fc_arena *a)
         s->gate_up = fc_arena_take(a, T * 2 * F, e);
         s->act = fc_arena_take(a, T * F, e);
     }
-    t->ids = fc_arena_take(a, T, sizeof(int32_t));
-    t->positions = fc_arena_take(a, T, sizeof(int32_t));
-    t->target_rows = fc_arena_take(a, T, sizeof(int32_t));
-    t->targets = fc_arena_take(a, T, sizeof(int32_t));
-    t->weights = fc_arena_take(a, T, sizeof(float));
+    t->inputs = fc_arena_take(a, 5 * T, sizeof(int32_t));
     t->losses = fc_arena_take(a, T, sizeof(float));
     t->xf = fc_arena_take(a, T * C, e);
     t->nf = fc_arena_take(a, T * C, e);
@@ -108,7 +118,8 @@ enum fc_code fc_transformer_create(struct fc_transformer **out, struct fc_model 
     t->m = model;
     t->max_T = max_T;
     t->layers = fc_alloc(model->config.n_layer, sizeof *t->layers, "layers", err);
-    if (t->layers) {
+    if (t->layers &&
+        fc_staging_open(&t->staging, model->dev, (7 * max_T + 1) * sizeof(int32_t), err) == FC_OK) {
         take_all(t, &t->arena); /* dry run: learns the size */
         t->arena.size = t->arena.used;
         t->arena.base = fc_device_alloc(model->dev, t->arena.size, FC_MEM_ACTIVATIONS, err);
@@ -127,6 +138,7 @@ void fc_transformer_free(struct fc_transformer *t)
 {
     if (!t)
         return;
+    fc_staging_close(&t->staging);
     fc_device_free(t->m->dev, t->arena.base, t->arena.size, FC_MEM_ACTIVATIONS);
     free(t->layers);
     free(t);
@@ -140,11 +152,9 @@ static bool all_below(const int32_t *ids, size_t n, size_t limit)
     return true;
 }
 
-static enum fc_code upload_batch(struct fc_transformer *t, const struct fc_batch *b,
-                                 struct fc_error *err)
+static enum fc_code check_batch(const struct fc_transformer *t, const struct fc_batch *b,
+                                struct fc_error *err)
 {
-    const struct fc_kernels *k = t->m->dev->k;
-    struct fc_stream *s = t->m->dev->stream;
     if (b->T == 0 || b->T > t->max_T || b->n_targets == 0)
         return fc_fail(err, FC_ERR_USAGE, "batch of %zu tokens and %zu targets: expected 1 to %zu",
                        b->T, b->n_targets, t->max_T);
@@ -156,12 +166,36 @@ static enum fc_code upload_batch(struct fc_transformer *t, const struct fc_batch
         !all_below(b->targets, b->n_targets, t->m->config.n_vocab))
         return fc_fail(err, FC_ERR_USAGE, "token id outside the vocabulary of %zu",
                        t->m->config.n_vocab);
-    k->upload(s, t->ids, b->ids, b->T * sizeof(int32_t));
-    k->upload(s, t->positions, b->positions, b->T * sizeof(int32_t));
-    k->upload(s, t->target_rows, b->target_rows, b->n_targets * sizeof(int32_t));
-    k->upload(s, t->targets, b->targets, b->n_targets * sizeof(int32_t));
-    k->upload(s, t->weights, b->weights, b->n_targets * sizeof(float));
+    if (t->n_flight == FC_STAGING_BLOCKS)
+        return fc_fail(err, FC_ERR_INTERNAL, "%zu batches are in flight: finish one first",
+                       t->n_flight);
     return FC_OK;
+}
+
+/* Copies the batch into a block of staging and sends it, in one piece. Returns where its losses
+ * will come; the block is the stream's until fc_staging_sent. */
+static float *upload_batch(struct fc_transformer *t, const struct fc_batch *b)
+{
+    const struct {
+        const void *from;
+        size_t n;
+    } parts[] = {{b->ids, b->T},
+                 {b->positions, b->T},
+                 {b->target_rows, b->n_targets},
+                 {b->targets, b->n_targets},
+                 {b->weights, b->n_targets}};
+    int32_t *block = fc_staging_next(&t->staging), *starts = block + 5 * t->max_T, *to = block;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++, to += parts[i - 1].n)
+        memcpy(to, parts[i].from, parts[i].n * sizeof *to);
+    memcpy(starts, b->starts, (b->B + 1) * sizeof *starts);
+    t->starts = starts;
+    t->ids = t->inputs;
+    t->positions = t->ids + b->T;
+    t->target_rows = t->positions + b->T;
+    t->targets = t->target_rows + b->n_targets;
+    t->weights = (float *)(t->targets + b->n_targets);
+    t->m->dev->k->upload(t->m->dev->stream, t->inputs, block, (size_t)(to - block) * sizeof *block);
+    return (float *)(starts + t->max_T + 1);
 }
 
 /* y[T,n] = x[T,k] W^T (+ bias). */
@@ -240,13 +274,14 @@ static void forward(struct fc_transformer *t, const struct fc_batch *b)
     k->embed_forward(s, t->layers[0].x1, fc_model_weight(m, FC_P_EMBED, 0), t->ids, T, C, dt);
     for (size_t l = 0; l < c->n_layer; l++) {
         struct layer_state *y = &t->layers[l];
+        fc_device_range(m->dev, "layer", l);
         if (l > 0) /* the norm adds in place, and backward needs both sums */
             k->copy(s, y->x1, t->layers[l - 1].x2, row);
         k->rmsnorm_forward(s, y->n1, y->x1, l > 0 ? t->delta : NULL, y->rstd1,
                            fc_model_weight(m, FC_P_NORM1, l), eps, T, C, dt);
         linear(t, y->qkv, dt, y->n1, T, FC_P_QKV, FC_P_QKV_BIAS, l, Q, C);
         k->rope(s, y->qkv, t->positions, m->rope, T, &m->heads, false, dt);
-        k->attention_forward(s, y->att, y->lse, y->qkv, b->starts, b->B, &m->heads, dt);
+        k->attention_forward(s, y->att, y->lse, y->qkv, t->starts, b->B, &m->heads, dt);
         linear(t, t->delta, dt, y->att, T, FC_P_OUT, FC_P_OUT_BIAS, l, C, A);
 
         k->copy(s, y->x2, y->x1, row);
@@ -255,6 +290,7 @@ static void forward(struct fc_transformer *t, const struct fc_batch *b)
         linear(t, y->gate_up, dt, y->n2, T, FC_P_GATE_UP, FC_P_GATE_UP_BIAS, l, 2 * F, C);
         k->swiglu_forward(s, y->act, y->gate_up, T, F, dt);
         linear(t, t->delta, dt, y->act, T, FC_P_DOWN, FC_P_DOWN_BIAS, l, C, F);
+        k->range_pop();
     }
     k->copy(s, t->xf, t->layers[c->n_layer - 1].x2, row);
     k->rmsnorm_forward(s, t->nf, t->xf, t->delta, t->rstd_f, fc_model_weight(m, FC_P_NORM_FINAL, 0),
@@ -300,6 +336,7 @@ static void backward(struct fc_transformer *t, const struct fc_batch *b, float *
                         fc_model_weight(m, FC_P_NORM_FINAL, 0), t->row_scratch, T, C, dt);
     for (size_t l = c->n_layer; l-- > 0;) {
         struct layer_state *y = &t->layers[l];
+        fc_device_range(m->dev, "layer", l);
         linear_backward(t, t->dact, t->dx, y->act, T, gradients, FC_P_DOWN, FC_P_DOWN_BIAS, l, C,
                         F);
         k->swiglu_backward(s, t->dgate_up, t->dact, y->gate_up, T, F, dt);
@@ -310,12 +347,13 @@ static void backward(struct fc_transformer *t, const struct fc_batch *b, float *
 
         linear_backward(t, t->datt, t->dx, y->att, T, gradients, FC_P_OUT, FC_P_OUT_BIAS, l, C, A);
         k->attention_backward(s, t->dqkv, t->datt, y->att, y->lse, y->qkv, t->row_scratch,
-                              b->starts, b->B, &m->heads, dt);
+                              t->starts, b->B, &m->heads, dt);
         k->rope(s, t->dqkv, t->positions, m->rope, T, &m->heads, true, dt);
         linear_backward(t, t->delta, t->dqkv, y->n1, T, gradients, FC_P_QKV, FC_P_QKV_BIAS, l, Q,
                         C);
         k->rmsnorm_backward(s, t->dx, GRADIENT(FC_P_NORM1, l), t->delta, y->x1, y->rstd1,
                             fc_model_weight(m, FC_P_NORM1, l), t->row_scratch, T, C, dt);
+        k->range_pop();
     }
     k->embed_backward(s, GRADIENT(FC_P_EMBED, 0), t->dx, t->ids, t->token_scratch, T, C, c->n_vocab,
                       dt);
@@ -327,9 +365,10 @@ enum fc_code fc_transformer_logits(struct fc_transformer *t, const struct fc_bat
 {
     const struct fc_model *m = t->m;
     size_t C = m->config.n_embd, V = m->config.n_vocab, e = fc_dtype_size(m->dtype);
-    enum fc_code code = upload_batch(t, b, err);
+    enum fc_code code = check_batch(t, b, err);
     if (code != FC_OK)
         return code;
+    (void)upload_batch(t, b);
     forward(t, b);
     for (size_t at = 0; at < b->n_targets; at += LOGIT_ROWS) {
         size_t n = b->n_targets - at < LOGIT_ROWS ? b->n_targets - at : LOGIT_ROWS;
@@ -337,20 +376,51 @@ enum fc_code fc_transformer_logits(struct fc_transformer *t, const struct fc_bat
                C);
         m->dev->k->download(m->dev->stream, logits + at * V, t->logits, n * V * sizeof(float));
     }
+    fc_staging_sent(&t->staging);
     return m->dev->k->sync(m->dev->stream, err);
+}
+
+enum fc_code fc_transformer_start(struct fc_transformer *t, const struct fc_batch *b,
+                                  float *gradients, struct fc_error *err)
+{
+    struct fc_device *dev = t->m->dev;
+    enum fc_code code = check_batch(t, b, err);
+    if (code != FC_OK)
+        return code;
+    float *losses = upload_batch(t, b);
+    dev->k->range_push("forward");
+    forward(t, b);
+    classifier(t, b, gradients);
+    dev->k->range_pop();
+    dev->k->range_push("backward");
+    backward(t, b, gradients);
+    dev->k->range_pop();
+    dev->k->download(dev->stream, losses, t->losses, b->n_targets * sizeof(float));
+    fc_staging_sent(&t->staging);
+    t->flight[t->n_flight].losses = losses;
+    t->flight[t->n_flight++].done = t->staging.sent[t->staging.at];
+    return FC_OK;
+}
+
+const float *fc_transformer_finish(struct fc_transformer *t)
+{
+    struct fc_device *dev = t->m->dev;
+    assert(t->n_flight > 0);
+    const float *losses = t->flight[0].losses;
+    dev->k->event_sync(dev->stream, t->flight[0].done);
+    t->n_flight--;
+    memmove(t->flight, t->flight + 1, t->n_flight * sizeof t->flight[0]);
+    return losses;
 }
 
 enum fc_code fc_transformer_gradients(struct fc_transformer *t, const struct fc_batch *b,
                                       float *gradients, float *losses, struct fc_error *err)
 {
     struct fc_device *dev = t->m->dev;
-    enum fc_code code = upload_batch(t, b, err);
+    enum fc_code code = fc_transformer_start(t, b, gradients, err);
     if (code != FC_OK)
         return code;
-    forward(t, b);
-    classifier(t, b, gradients);
-    backward(t, b, gradients);
-    dev->k->download(dev->stream, losses, t->losses, b->n_targets * sizeof(float));
+    memcpy(losses, fc_transformer_finish(t), b->n_targets * sizeof *losses);
     return dev->k->sync(dev->stream, err);
 }
 

@@ -19,9 +19,19 @@ void fc_transformer_free(struct fc_transformer *t); /* NULL is fine */
 enum fc_code fc_transformer_logits(struct fc_transformer *t, const struct fc_batch *b,
                                    float *logits, struct fc_error *err);
 
-/* Forward and backward. losses[n_targets] (host): -log p of each target, unweighted.
+/* Puts forward and backward of a batch on the model's stream; b may change when the call returns.
  * gradients[params.total] fp32 on the device += d (sum of weights[i] losses[i]) / d weights, in the
- * layout of the parameter table. Waits for the device before it returns. */
+ * layout of the parameter table. Two batches may be in flight: while the device works on one, the
+ * host packs the next. FC_ERR_USAGE for what is no batch of this model; errors of the device stay
+ * in the stream (sync). */
+enum fc_code fc_transformer_start(struct fc_transformer *t, const struct fc_batch *b,
+                                  float *gradients, struct fc_error *err);
+/* Waits for the oldest batch in flight. Its losses[n_targets], -log p of each target, unweighted:
+ * host memory, valid until the second start from here. Meaningless after an error of the device,
+ * which sync will tell. */
+const float *fc_transformer_finish(struct fc_transformer *t);
+
+/* Both in one, for one batch; losses[n_targets] (host) are copied. Waits for the device. */
 enum fc_code fc_transformer_gradients(struct fc_transformer *t, const struct fc_batch *b,
                                       float *gradients, float *losses, struct fc_error *err);
 
