@@ -73,9 +73,9 @@ static inline void kt_check_gemm(struct kt *t, struct fc_gemm g, size_t pad)
 /* All transpositions and output types of one shape and input type. */
 static inline void kt_check_gemm_kinds(size_t m, size_t n, size_t k, enum fc_dtype type)
 {
-    for (int kind = 0; kind < 12; kind++) {
-        struct kt t;
-        kt_open(&t);
+    struct kt t;
+    kt_open(&t);
+    for (int kind = 0; kind < 12; kind++)
         kt_check_gemm(&t,
                       (struct fc_gemm){.m = m,
                                        .n = n,
@@ -86,8 +86,7 @@ static inline void kt_check_gemm_kinds(size_t m, size_t n, size_t k, enum fc_dty
                                        .type = type,
                                        .y_type = kind / 4 == 1 ? type : FC_F32},
                       (size_t)(kind % 3) * 4);
-        kt_close(&t);
-    }
+    kt_close(&t);
 }
 
 /* A product with packed weights against fp64. */

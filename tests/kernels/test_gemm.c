@@ -1,22 +1,50 @@
-/* GEMM against fp64: ragged shapes, all transpositions, padded rows, accumulation, both dtypes, and
- * the same bits for any number of threads. */
+/* GEMM against fp64: ragged shapes, all transpositions, padded rows, accumulation, addresses of
+ * any alignment, every dtype, and the same bits for any number of threads. */
 #include "tests/kernels/products.h"
 
 static const size_t shapes[][3] = {{1, 1, 1},    {7, 31, 33},   {33, 7, 100},
                                    {100, 33, 7}, {31, 100, 65}, {64, 96, 128}};
 
-static void test_fp32(void **state)
+static void test_kinds(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        kt_check_gemm_kinds(shapes[i][0], shapes[i][1], shapes[i][2], FC_F32);
+    for (size_t type = 0; type < kt_n_dtypes(); type++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            kt_check_gemm_kinds(shapes[i][0], shapes[i][1], shapes[i][2], kt_dtypes[type]);
 }
 
-static void test_bf16(void **state)
+/* Operands that begin one element after an aligned address, each alone and all together. */
+static void test_misaligned(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        kt_check_gemm_kinds(shapes[i][0], shapes[i][1], shapes[i][2], FC_BF16);
+    enum { M = 33, N = 40, K = 48 };
+    struct kt t;
+    kt_open(&t);
+    for (size_t i = 0; i < 5 * kt_n_dtypes(); i++) {
+        enum fc_dtype type = kt_dtypes[i / 5];
+        size_t size = fc_dtype_size(type), which = i % 5 == 4 ? 15 : (size_t)1 << i % 5;
+        struct kt_array a = kt_random(&t, M * K + 1, (int)type, 1);
+        struct kt_array b = kt_random(&t, N * K + 1, (int)type, 1);
+        struct kt_array bias = kt_random(&t, N + 1, (int)type, 1);
+        struct kt_array y = kt_array(&t, M * N + 1, (int)type);
+        size_t at_a = which & 1, at_b = which >> 1 & 1, at_y = which >> 2 & 1, at_bias = which >> 3;
+        struct fc_gemm g = {.m = M, .n = N, .k = K, .lda = K, .ldb = K, .ldy = N};
+        g.trans_b = true;
+        g.type = g.y_type = type;
+        double *want = kt_malloc(y.n * sizeof *want);
+        want[at_y ? 0 : M * N] = (double)NAN; /* not written */
+        for (size_t e = 0; e < M * N; e++)
+            want[at_y + e] = bias.ref[at_bias + e % N];
+        kt_product(want + at_y, &g, a.ref + at_a, b.ref + at_b, 1);
+        g.a = (char *)a.p + at_a * size;
+        g.b = (char *)b.p + at_b * size;
+        g.y = (char *)y.p + at_y * size;
+        g.bias = (char *)bias.p + at_bias * size;
+        t.k->gemm(t.s, &g);
+        kt_check(&t, &y, want, sqrt((double)K), "misaligned");
+        free(want);
+    }
+    kt_close(&t);
 }
 
 static void test_wide(void **state)
@@ -122,7 +150,7 @@ static void test_many_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fp32),        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_kinds),       cmocka_unit_test(test_misaligned),
         cmocka_unit_test(test_wide),        cmocka_unit_test(test_empty),
         cmocka_unit_test(test_refused),     cmocka_unit_test(test_threads),
         cmocka_unit_test(test_many_shapes),
