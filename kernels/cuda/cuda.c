@@ -46,6 +46,12 @@ const struct fc_kernels fc_kernels_cuda = {
 
     .rope = fc_cuda_rope,
 
+    .attention_forward = fc_cuda_attention_forward,
+    .attention_backward = fc_cuda_attention_backward,
+
+    .cache_write = fc_cuda_cache_write,
+    .paged_attention = fc_cuda_paged_attention,
+
     .swiglu_forward = fc_cuda_swiglu_forward,
     .swiglu_backward = fc_cuda_swiglu_backward,
 

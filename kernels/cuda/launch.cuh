@@ -34,6 +34,7 @@ struct fc_stream {
     /* Device memory: the first row that sample could choose nothing from, call << 32 | row; all
      * ones: there is none. Read back by sync, once there has been a sample. */
     unsigned long long *broken_row;
+    float *parts;            /* FC_PAGED_SCRATCH bytes for paged attention (attention.cuh) */
 };
 
 /* memory.cu: a stream that can copy and run kernels but not multiply (products is null). */

@@ -2,7 +2,7 @@
  *
  * Floor: a copy reads and writes every byte once. Host memory that is not pinned is staged by the
  * driver, which waits; host_alloc gives pinned memory, whose copies run beside the host. */
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/attention.cuh"
 
 #include <cstdlib>
 #include <cstring>
@@ -89,11 +89,14 @@ struct fc_stream *fc_cuda_stream_open(int index, int threads, struct fc_error *e
         return nullptr;
     }
     struct fc_stream *s = fc_cuda_stream_create(index, err);
-    if (s && !(s->products = fc_cuda_products_open(s, err))) {
-        fc_cuda_stream_close(s);
+    if (!s)
         return nullptr;
-    }
-    return s;
+    if (!FC_CUDA(s, cudaMalloc(&s->parts, FC_PAGED_SCRATCH)))
+        fc_fail(err, s->error.code, "%s", s->error.text);
+    else if ((s->products = fc_cuda_products_open(s, err)))
+        return s;
+    fc_cuda_stream_close(s);
+    return nullptr;
 }
 
 void fc_cuda_stream_close(struct fc_stream *s)
@@ -105,6 +108,7 @@ void fc_cuda_stream_close(struct fc_stream *s)
         (void)cudaStreamSynchronize(s->stream);
     fc_cuda_products_close(s, s->products);
     (void)cudaFree(s->broken_row);
+    (void)cudaFree(s->parts);
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
     free(s);

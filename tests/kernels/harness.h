@@ -130,6 +130,12 @@ static inline double kt_round(double v, int kind)
     return kt_decode(&place, 0, kind);
 }
 
+/* The largest error of rounding to the kind, relative to the value. */
+static inline double kt_roundoff(int kind)
+{
+    return kind == FC_BF16 ? 0x1p-9 : kind == FC_F16 ? 0x1p-12 : 0x1p-24;
+}
+
 /* The dtypes of activations that the back end under test has; tests loop over them. */
 static const enum fc_dtype kt_dtypes[] = {FC_F32, FC_BF16, FC_F16};
 static inline size_t kt_n_dtypes(void)

@@ -101,20 +101,53 @@ static double largest(const double *x, size_t n)
     return top;
 }
 
-/* Backward in bf16 reads the rounded output, so an element may be off by more than its own
- * rounding; on the whole it must not cost more than twice what rounding the exact result does. */
-static void check_bf16_gradient(struct setting *x, const char *what)
+/* Tensor cores multiply the values, or dout, by probabilities that are rounded to the dtype; the
+ * CPU keeps them in fp32. */
+static bool rounds_probabilities(void)
 {
-    size_t n = x->T * x->w;
-    double *rounded = kt_malloc(n * sizeof *rounded);
-    for (size_t i = 0; i < n; i++)
-        rounded[i] = (double)fc_bf16_to_f32(fc_f32_to_bf16((float)x->want_dqkv[i]));
-    kt_read(&x->t, &x->dqkv);
-    double cost = rms(rounded, x->want_dqkv, n), found = rms(x->dqkv.ref, x->want_dqkv, n);
+    return strcmp(FC_TEST_KERNELS.name, "cpu") != 0;
+}
+
+/* On the whole, 16-bit arithmetic must not cost more than twice what rounding the exact results
+ * does; and nowhere more than `weighted` (if there is one) times the dtype's roundoff, or sixteen
+ * times the cost on the whole. */
+static void check_rounded(struct kt *t, struct kt_array *a, const double *want,
+                          const double *weighted, const char *what)
+{
+    double *rounded = kt_malloc(a->n * sizeof *rounded), u = kt_roundoff(a->kind);
+    for (size_t i = 0; i < a->n; i++)
+        rounded[i] = kt_round(want[i], a->kind);
+    kt_read(t, a);
+    double cost = rms(rounded, want, a->n), found = rms(a->ref, want, a->n);
     free(rounded);
     if (!(found <= 2.0 * cost))
-        fail_msg("%s: bf16 gradient off by %.3g (rms), rounding alone costs %.3g", what, found,
-                 cost);
+        fail_msg("%s: off by %.3g (rms), rounding alone costs %.3g", what, found, cost);
+    for (size_t i = 0; i < a->n; i++) {
+        double limit = 1e-5 + 2.0 * u * fabs(want[i]) + (weighted ? u * weighted[i] : 16.0 * cost);
+        if (!(fabs(a->ref[i] - want[i]) <= limit))
+            fail_msg("%s: element %zu of %zu: expected %.9g, found %.9g (limit %.3g)", what, i,
+                     a->n, want[i], a->ref[i], limit);
+    }
+}
+
+/* The output's limit: its roundoff is relative to the values' sizes weighted as they are. */
+static void check_output(struct setting *x, enum fc_dtype dt, const char *what)
+{
+    if (dt == FC_F32 || !rounds_probabilities()) {
+        kt_check(&x->t, &x->out, x->want_out, 1.0, what);
+        return;
+    }
+    size_t n = x->T * x->w, v = (x->h.nh + x->h.nkv) * x->h.hs;
+    double *sizes = kt_malloc(n * sizeof *sizes),
+           *weighted = kt_malloc(x->T * x->ow * sizeof *sizes);
+    double *lse = kt_malloc(x->T * x->h.nh * sizeof *lse);
+    for (size_t i = 0; i < n; i++)
+        sizes[i] = i % x->w < v ? x->qkv.ref[i] : fabs(x->qkv.ref[i]);
+    ref_forward(weighted, lse, sizes, x->starts, x->B, &x->h, x->room);
+    check_rounded(&x->t, &x->out, x->want_out, weighted, what);
+    free(sizes);
+    free(weighted);
+    free(lse);
 }
 
 static void check_shape(const struct shape *s, enum fc_dtype dt)
@@ -124,12 +157,12 @@ static void check_shape(const struct shape *s, enum fc_dtype dt)
     run(&x, dt);
     ref_forward(x.want_out, x.want_lse, x.qkv.ref, x.starts, x.B, &x.h, x.room);
     ref_backward(x.want_dqkv, x.dout.ref, x.qkv.ref, x.starts, x.B, &x.h, x.room);
-    kt_check(&x.t, &x.out, x.want_out, 1.0, s->what);
+    check_output(&x, dt, s->what);
     kt_check(&x.t, &x.lse, x.want_lse, 1.0, s->what);
     if (dt == FC_F32)
         kt_check(&x.t, &x.dqkv, x.want_dqkv, largest(x.want_dqkv, x.T * x.w), s->what);
     else
-        check_bf16_gradient(&x, s->what);
+        check_rounded(&x.t, &x.dqkv, x.want_dqkv, NULL, s->what);
     tear_down(&x);
 }
 
@@ -140,27 +173,28 @@ static void test_fp32(void **state)
         check_shape(&shapes[i], FC_F32);
 }
 
-static void test_bf16(void **state)
+static void test_16_bits(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < N_SHAPES; i++)
-        check_shape(&shapes[i], FC_BF16);
+    for (size_t d = 1; d < kt_n_dtypes(); d++)
+        for (size_t i = 0; i < N_SHAPES; i++)
+            check_shape(&shapes[i], kt_dtypes[d]);
 }
 
-/* Bits do not depend on the number of threads, and a sequence's not on its neighbours. */
-static void test_same_bits(void **state)
+/* Bits do not depend on the number of threads or the run, and a sequence's not on its neighbours.
+ */
+static void check_same_bits(enum fc_dtype dt)
 {
-    (void)state;
     static const struct shape alone = {"", 9, 3, 64, {300}}, packed = {"", 9, 3, 64, {300, 64, 7}};
     struct setting x, y, z;
-    set_up(&x, &packed, FC_BF16, 1);
-    set_up(&y, &packed, FC_BF16, 5);
-    set_up(&z, &alone, FC_BF16, 2);
+    set_up(&x, &packed, dt, 1);
+    set_up(&y, &packed, dt, 5);
+    set_up(&z, &alone, dt, 2);
     kt_put(&z.t, &z.qkv, x.qkv.ref);
     kt_put(&z.t, &z.dout, x.dout.ref);
-    run(&x, FC_BF16);
-    run(&y, FC_BF16);
-    run(&z, FC_BF16);
+    run(&x, dt);
+    run(&y, dt);
+    run(&z, dt);
     kt_read(&x.t, &x.dqkv);
     kt_read(&y.t, &y.dqkv);
     kt_read(&z.t, &z.dqkv);
@@ -172,6 +206,13 @@ static void test_same_bits(void **state)
     tear_down(&x);
     tear_down(&y);
     tear_down(&z);
+}
+
+static void test_same_bits(void **state)
+{
+    (void)state;
+    for (size_t d = 1; d < kt_n_dtypes(); d++)
+        check_same_bits(kt_dtypes[d]);
 }
 
 /* Scores far apart: the running maximum moves by hundreds and nothing overflows. */
@@ -247,7 +288,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fp32),
-        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_16_bits),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_large_scores),
         cmocka_unit_test(test_reference_gradient),
