@@ -2,6 +2,9 @@
 #ifndef FC_BASE_DTYPE_H
 #define FC_BASE_DTYPE_H
 
+#include "base/host_device.h"
+
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -30,7 +33,7 @@ static inline float fc_bf16_to_f32(uint16_t h)
 }
 
 /* Round to nearest even; NaN stays a (quiet) NaN. */
-static inline uint16_t fc_f32_to_bf16(float f)
+FC_HOST_DEVICE static inline uint16_t fc_f32_to_bf16(float f)
 {
     uint32_t u;
     memcpy(&u, &f, sizeof u);
@@ -57,7 +60,7 @@ static inline float fc_f16_to_f32(uint16_t h)
 }
 
 /* Round to nearest even; too large becomes infinity; NaN stays a (quiet) NaN. */
-static inline uint16_t fc_f32_to_f16(float f)
+FC_HOST_DEVICE static inline uint16_t fc_f32_to_f16(float f)
 {
     uint32_t u;
     memcpy(&u, &f, sizeof u);
@@ -76,6 +79,35 @@ static inline uint16_t fc_f32_to_f16(float f)
     }
     a += 0xfffu + ((a >> 13) & 1u);
     return (uint16_t)(sign | ((a - 0x38000000u) >> 13));
+}
+
+/* Stochastic rounding: up with the probability that is what is cut off, so that the mean of many
+ * draws is f itself. `random` is 32 uniform bits. Infinity and NaN stay; what nearest rounding
+ * could carry past the largest number may become infinity here too. */
+FC_HOST_DEVICE static inline uint16_t fc_f32_to_bf16_random(float f, uint32_t random)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if ((u & 0x7f800000u) == 0x7f800000u)
+        return fc_f32_to_bf16(f);
+    return (uint16_t)((u + (random >> 16)) >> 16);
+}
+
+FC_HOST_DEVICE static inline uint16_t fc_f32_to_f16_random(float f, uint32_t random)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    uint32_t sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
+    if (a >= 0x7f800000u)
+        return fc_f32_to_f16(f);
+    if (a >= 0x38800000u) { /* 2^-14 and more: 13 bits are cut off */
+        uint32_t h = (a + (random >> 19) - 0x38000000u) >> 13;
+        return (uint16_t)(sign | (h < 0x7c00u ? h : 0x7c00u));
+    }
+    float units = (sign ? -f : f) * 0x1p24f; /* exact */
+    uint32_t whole = (uint32_t)units;
+    bool up = (float)(random >> 8) * 0x1p-24f < units - (float)whole;
+    return (uint16_t)(sign | (whole + (up ? 1u : 0u)));
 }
 
 #endif

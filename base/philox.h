@@ -6,10 +6,13 @@
 #ifndef FC_BASE_PHILOX_H
 #define FC_BASE_PHILOX_H
 
+#include "base/host_device.h"
+
 #include <stdint.h>
 
 /* Four 32-bit words for key `seed` and 128-bit counter (stream, position). */
-static inline void fc_philox(uint64_t seed, uint64_t stream, uint64_t position, uint32_t out[4])
+FC_HOST_DEVICE static inline void fc_philox(uint64_t seed, uint64_t stream, uint64_t position,
+                                            uint32_t out[4])
 {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     uint32_t c0 = (uint32_t)position, c1 = (uint32_t)(position >> 32);
@@ -31,7 +34,8 @@ static inline void fc_philox(uint64_t seed, uint64_t stream, uint64_t position, 
 }
 
 /* Uniform in [0, 1) with 24 bits, exact in fp32. */
-static inline float fc_philox_uniform(uint64_t seed, uint64_t stream, uint64_t position)
+FC_HOST_DEVICE static inline float fc_philox_uniform(uint64_t seed, uint64_t stream,
+                                                     uint64_t position)
 {
     uint32_t w[4];
     fc_philox(seed, stream, position, w);

@@ -68,6 +68,13 @@ struct fc_adamw {
     float lr, beta1, beta2, eps, weight_decay;
     float grad_scale; /* every gradient is multiplied by this first: 1/loss scale times clipping */
     uint64_t step;    /* 1 at the first call; enters the bias correction */
+    /* How 16-bit weights are rounded: to nearest even, or (stochastic) up with the probability that
+     * is what is cut off, so that steps smaller than half a unit are not lost on the average. The
+     * draw of element i is word j % 4 of fc_philox(seed, step, j / 4), j = first + i: it depends on
+     * nothing else, so a resumed run rounds identically. first: index of element 0 among all
+     * parameters; a multiple of 4 is fastest. */
+    bool stochastic;
+    uint64_t seed, first;
 };
 
 /* How to choose one token. */
@@ -268,8 +275,11 @@ struct fc_kernels {
     /* out[0] (fp64) = sum of squares of g[n] fp32, in a fixed order. scratch: 1024 doubles. */
     void (*sum_squares)(struct fc_stream *s, double *out, const float *g, double *scratch,
                         size_t n);
+    /* out[0] (int32) = 1 if all of g[n] fp32 are finite, 0 if one is infinite or NaN: whether the
+     * loss scale of fp16 training held. 1 for n = 0. */
+    void (*all_finite)(struct fc_stream *s, int32_t *out, const float *g, size_t n);
     /* One step over a flat range: master[n], m[n], v[n] fp32 updated from grad[n] fp32; weights[n]
-     * (dt) = master rounded to nearest even. weights may equal master when dt is FC_F32. */
+     * (dt) = master rounded as `how` says. weights may equal master when dt is FC_F32. */
     void (*adamw)(struct fc_stream *s, void *weights, float *master, float *m, float *v,
                   const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt);
 };

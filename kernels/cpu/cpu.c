@@ -66,5 +66,6 @@ const struct fc_kernels fc_kernels_cpu = {
     .select_smallest = fc_cpu_select_smallest,
 
     .sum_squares = fc_cpu_sum_squares,
+    .all_finite = fc_cpu_all_finite,
     .adamw = fc_cpu_adamw,
 };

@@ -1,8 +1,9 @@
-/* The global gradient norm and AdamW.
+/* The global gradient norm, the check for infinities, and AdamW.
  *
- * Floor per parameter: the norm reads 4 bytes, 2 FLOPs. AdamW reads 16 bytes and writes 12 (+ 2 for
- * bf16 weights), about 14 FLOPs and one square root: memory decides. Bandwidth of 2 Zen 4 cores,
- * 31-44 GB/s, gives about 1 ns per parameter. */
+ * Floor per parameter: the norm and the check read 4 bytes, 2 FLOPs. AdamW reads 16 bytes and
+ * writes 12 (+ 2 for bf16 weights), about 14 FLOPs and one square root: memory decides. Bandwidth
+ * of 2 Zen 4 cores, 31-44 GB/s, gives about 1 ns per parameter. */
+#include "base/philox.h"
 #include "kernels/cpu/cpu.h"
 
 enum { PARTS = 1024 }; /* doubles of scratch that kernels.h promises */
@@ -30,6 +31,17 @@ void fc_cpu_sum_squares(struct fc_stream *s, double *out, const float *g, double
     *out = sum;
 }
 
+void fc_cpu_all_finite(struct fc_stream *s, int32_t *out, const float *g, size_t n)
+{
+    if (!fc_cpu_ok(s))
+        return;
+    int wrong = 0;
+#pragma omp parallel for simd reduction(| : wrong) num_threads(fc_cpu_threads(s, n))
+    for (size_t i = 0; i < n; i++)
+        wrong |= !(fabsf(g[i]) < INFINITY); /* NaN is not below anything */
+    *out = wrong ? 0 : 1;
+}
+
 /* The numbers of a step that are the same for every parameter. */
 struct step {
     float decay, gain1, beta2, gain2, inverse_root, eps, size, grad_scale;
@@ -51,6 +63,19 @@ static void update(float *restrict p, float *restrict m, float *restrict v,
     }
 }
 
+/* weights[at..at+n) = master[at..at+n) rounded at random; see kernels.h. */
+static void store_stochastic(uint16_t *weights, const float *master, size_t at, size_t n,
+                             const struct fc_adamw *how)
+{
+    uint32_t words[4] = {0};
+    for (size_t i = at; i < at + n; i++) {
+        uint64_t j = how->first + i;
+        if (i == at || j % 4 == 0)
+            fc_philox(how->seed, how->step, j / 4, words);
+        weights[i] = fc_f32_to_bf16_random(master[i], words[j % 4]);
+    }
+}
+
 void fc_cpu_adamw(struct fc_stream *s, void *weights, float *master, float *m, float *v,
                   const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt)
 {
@@ -69,7 +94,9 @@ void fc_cpu_adamw(struct fc_stream *s, void *weights, float *master, float *m, f
     for (size_t i = 0; i < n; i += FC_CPU_CHUNK) {
         size_t k = fc_cpu_min(FC_CPU_CHUNK, n - i);
         update(master + i, m + i, v + i, grad + i, k, &c);
-        if (weights != (void *)master)
+        if (how->stochastic && dt == FC_BF16)
+            store_stochastic(weights, master, i, k, how);
+        else if (weights != (void *)master)
             fc_cpu_store(weights, i, master + i, k, dt);
     }
 }

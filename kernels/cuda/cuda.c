@@ -67,5 +67,6 @@ const struct fc_kernels fc_kernels_cuda = {
     .select_smallest = fc_cuda_select_smallest,
 
     .sum_squares = fc_cuda_sum_squares,
+    .all_finite = fc_cuda_all_finite,
     .adamw = fc_cuda_adamw,
 };

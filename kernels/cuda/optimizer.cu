@@ -1,9 +1,11 @@
-/* The global gradient norm and AdamW.
+/* The global gradient norm, the check for infinities, and AdamW.
  *
- * Floor per parameter: the norm reads 4 bytes, 2 FLOPs in fp64 (which even a device with one fp64
- * unit to 64 does faster than it reads). AdamW reads 16 bytes and writes 12 (+ 2 for 16-bit
- * weights), about 14 FLOPs and one square root: memory decides. sum_squares overwrites out; adamw
- * updates master, m, v and overwrites the weights. */
+ * Floor per parameter: the norm and the check read 4 bytes; 2 FLOPs in fp64 for the norm (which
+ * even a device with one fp64 unit to 64 does faster than it reads). AdamW reads 16 bytes and
+ * writes 12 (+ 2 for 16-bit weights), about 14 FLOPs and one square root: memory decides.
+ * sum_squares and all_finite overwrite out; adamw updates master, m, v and overwrites the weights.
+ */
+#include "base/philox.h"
 #include "kernels/cuda/rows.cuh"
 
 #include <cmath>
@@ -88,6 +90,52 @@ void fc_cuda_sum_squares(struct fc_stream *s, double *out, const float *g, doubl
         sum_squares<1>(s, out, g, scratch, n);
 }
 
+/* ---- infinities ----------------------------------------------------------------------------- */
+
+__global__ void __launch_bounds__(32) all_finite_begin_kernel(int32_t *out)
+{
+    if (threadIdx.x == 0)
+        out[0] = 1;
+}
+
+/* Whoever meets an infinity writes 0; that several do makes no difference. */
+template <int W>
+__global__ void __launch_bounds__(THREADS) all_finite_kernel(int32_t *out, const float *g, size_t n)
+{
+    size_t at = ((size_t)blockIdx.x * SUM_VECTORS * THREADS + threadIdx.x) * W;
+    fc_vec<float, W> x[SUM_VECTORS];
+#pragma unroll
+    for (int p = 0; p < SUM_VECTORS; p++)
+        if (at + (size_t)(p * THREADS * W) < n)
+            x[p] = fc_load<W>(g + at + p * THREADS * W);
+    bool finite = true;
+#pragma unroll
+    for (int p = 0; p < SUM_VECTORS; p++)
+        if (at + (size_t)(p * THREADS * W) < n)
+#pragma unroll
+            for (int k = 0; k < W; k++)
+                finite &= fabsf(x[p].v[k]) < INFINITY; /* NaN is not below anything */
+    if (!finite)
+        out[0] = 0;
+}
+
+template <int W> static void all_finite(struct fc_stream *s, int32_t *out, const float *g, size_t n)
+{
+    if (n)
+        FC_LAUNCH(s, all_finite_kernel<W>, (unsigned)fc_cuda_blocks(n, SUM_VECTORS * THREADS * W),
+                  THREADS, 0, out, g, n);
+}
+
+void fc_cuda_all_finite(struct fc_stream *s, int32_t *out, const float *g, size_t n)
+{
+    if (!fc_cuda_ok(s))
+        return;
+    size_t whole = fc_cuda_aligned(g, 16) ? n - n % 4 : 0;
+    FC_LAUNCH(s, all_finite_begin_kernel, 1, 32, 0, out);
+    all_finite<4>(s, out, g, whole);
+    all_finite<1>(s, out, g + whole, n - whole);
+}
+
 /* ---- AdamW ----------------------------------------------------------------------------------- */
 
 enum { STEP_VECTORS = 2 }; /* vectors of a thread: 8 loads of 16 bytes in flight */
@@ -95,7 +143,44 @@ enum { STEP_VECTORS = 2 }; /* vectors of a thread: 8 loads of 16 bytes in flight
 /* The numbers of a step that are the same for every parameter. */
 struct step {
     float decay, gain1, beta2, gain2, inverse_root, eps, size, grad_scale;
+    bool stochastic;
+    uint64_t seed, number, first;
 };
+
+__device__ __forceinline__ __nv_bfloat16 round_random(__nv_bfloat16, float x, uint32_t random)
+{
+    return __ushort_as_bfloat16(fc_f32_to_bf16_random(x, random));
+}
+__device__ __forceinline__ __half round_random(__half, float x, uint32_t random)
+{
+    return __ushort_as_half(fc_f32_to_f16_random(x, random));
+}
+
+/* The weights of p, the elements first .. first + W of all; W = 4 wants first % 4 = 0. */
+template <typename T, int W>
+__device__ __forceinline__ fc_vec<T, W> rounded(const fc_vec<float, W> &p, uint64_t first,
+                                                const struct step &k)
+{
+    fc_vec<T, W> w;
+    if constexpr (sizeof(T) == 2) {
+        if (k.stochastic) {
+            uint32_t words[4];
+            fc_philox(k.seed, k.number, first / 4, words);
+            if (W == 1) { /* selected, not indexed: an index would put words into local memory */
+                uint32_t low = first % 2 ? words[1] : words[0];
+                words[0] = first % 4 < 2 ? low : first % 2 ? words[3] : words[2];
+            }
+#pragma unroll
+            for (int i = 0; i < W; i++)
+                w.v[i] = round_random(T(), p.v[i], words[i]);
+            return w;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < W; i++)
+        w.v[i] = fc_from_float<T>(p.v[i]);
+    return w;
+}
 
 template <typename T, int W>
 __global__ void __launch_bounds__(THREADS)
@@ -119,7 +204,6 @@ __global__ void __launch_bounds__(THREADS)
         size_t at = first + (size_t)(j * THREADS * W);
         if (at >= n)
             return;
-        fc_vec<T, W> w;
 #pragma unroll
         for (int i = 0; i < W; i++) {
             float x = g[j].v[i] * k.grad_scale;
@@ -128,13 +212,12 @@ __global__ void __launch_bounds__(THREADS)
             a[j].v[i] = m1;
             b[j].v[i] = v1;
             p[j].v[i] = p[j].v[i] * k.decay - k.size * (m1 / (sqrtf(v1) * k.inverse_root + k.eps));
-            w.v[i] = fc_from_float<T>(p[j].v[i]);
         }
         fc_store<W>(m + at, a[j]);
         fc_store<W>(v + at, b[j]);
         fc_store<W>(master + at, p[j]);
         if ((void *)weights != (void *)master)
-            fc_store<W>(weights + at, w);
+            fc_store<W>(weights + at, rounded<T, W>(p[j], k.first + at, k));
     }
 }
 
@@ -162,14 +245,19 @@ void fc_cuda_adamw(struct fc_stream *s, void *weights, float *master, float *m, 
     k.eps = how->eps;
     k.size = (float)((double)how->lr / (1.0 - pow(beta1, t)));
     k.grad_scale = how->grad_scale;
+    k.stochastic = how->stochastic;
+    k.seed = how->seed;
+    k.number = how->step;
+    k.first = how->first;
     fc_cuda_by_type(dt, [&](auto *type) {
         using E = std::remove_pointer_t<decltype(type)>;
         constexpr int W = 4;
         auto *w = static_cast<E *>(weights);
-        bool wide =
-            fc_cuda_vectors<W, float>(0, master, m, v, grad) && fc_cuda_vectors<W, E>(0, weights);
+        bool wide = fc_cuda_vectors<W, float>(0, master, m, v, grad) &&
+                    fc_cuda_vectors<W, E>(0, weights) && (!how->stochastic || how->first % W == 0);
         size_t whole = wide ? n - n % W : 0;
         launch_adamw<E, W>(s, w, master, m, v, grad, whole, k);
+        k.first += whole;
         launch_adamw<E, 1>(s, w + whole, master + whole, m + whole, v + whole, grad + whole,
                            n - whole, k);
     });
