@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test: first the release build, then the fast
-# tests again under the address and undefined-behaviour sanitizers, then those that use threads
-# under the thread sanitizer. Options: --release (only the first part).
+# Installs what is missing, builds, and runs every test: first the release build, with the CUDA
+# tests on a GPU or under the simulator (test_gpu.sh), then the fast tests again under the address
+# and undefined-behaviour sanitizers, then those that use threads under the thread sanitizer.
+# Options: --release (only the first part).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +24,8 @@ build_and_test() { # PRESET [CTEST ARGUMENT ...]
     ctest --preset "$preset" "$@"
 }
 
-build_and_test release
+build_and_test release -LE gpu
+./scripts/test_gpu.sh build/release
 [ "${1:-}" = "--release" ] && exit 0
 export FEDCOT_TEST_SHORT=1 # sanitizers cost 5 to 20 times: tests on the real model shorten or skip
 build_and_test asan
