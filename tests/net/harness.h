@@ -59,7 +59,7 @@ static inline uint64_t seed_of(size_t index)
 
 static inline int free_port(int first)
 {
-    alarm(60); /* every test comes by here: one that hangs is killed */
+    alarm(280); /* every test comes by here: one that hangs is killed */
     for (int port = first; port < first + 200; port++) {
         int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         struct sockaddr_in a = {.sin_family = AF_INET,
@@ -246,7 +246,7 @@ static inline struct fc_client_options client_options(const char *address, uint6
 {
     struct fc_client_options o = {.address = address,
                                   .sampling = {.max_tokens = 17, .temperature = 0.7, .top_p = 0.9},
-                                  .timeout = 8,
+                                  .timeout = 60,
                                   .resend = 0.2,
                                   .text = perturbed_text,
                                   .may_leave = perturbed_may_leave};

@@ -117,7 +117,7 @@ static int wait_child(pid_t pid)
 static void wait_stored(unsigned n)
 {
     double begin = fc_now();
-    while (atomic_load(&shared->n_stored) < n && fc_now() - begin < 20)
+    while (atomic_load(&shared->n_stored) < n && fc_now() - begin < 100)
         fc_sleep(0.002);
     assert_in_range(atomic_load(&shared->n_stored), n, ITEMS - 1);
 }
@@ -134,7 +134,7 @@ static void test_server_killed_twice(void **state)
     (void)state;
     reset(22800);
     pid_t server = fork_server("m");
-    pid_t client = fork_client(8);
+    pid_t client = fork_client(60);
     for (unsigned round = 1; round <= 2; round++) {
         wait_stored(round * ITEMS / 4);
         kill_child(server);
@@ -157,12 +157,12 @@ static void test_client_killed_twice(void **state)
     reset(22800);
     pid_t server = fork_server("m");
     for (unsigned round = 1; round <= 2; round++) {
-        pid_t client = fork_client(8);
+        pid_t client = fork_client(60);
         wait_stored(round * ITEMS / 4);
         kill_child(client);
         fc_sleep(0.1);
     }
-    int code = wait_child(fork_client(8));
+    int code = wait_child(fork_client(60));
     kill_child(server);
     if (code != FC_OK)
         fail_msg("client: %s", shared->error);
@@ -176,7 +176,7 @@ static void test_server_back_with_another_model(void **state)
     (void)state;
     reset(22800);
     pid_t server = fork_server("m");
-    pid_t client = fork_client(8);
+    pid_t client = fork_client(60);
     wait_stored(10);
     kill_child(server);
     server = fork_server("another");
@@ -195,7 +195,7 @@ static void test_server_dead_for_good(void **state)
     double begin = fc_now();
     kill_child(server);
     assert_int_equal(wait_child(client), FC_ERR_NETWORK);
-    assert_true(fc_now() - begin < 3);
+    assert_true(fc_now() - begin < 30);
     assert_non_null(strstr(shared->error, "fedcot serve"));
 }
 
