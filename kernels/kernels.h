@@ -88,6 +88,20 @@ struct fc_sampling {
 /* Slices of rows over which sums over all rows are split; their scratch holds one each. */
 enum { FC_ROW_SLICES = 128 };
 
+/* A public distribution over ranks: levels[0].n ranks of the integer weight levels[0].weight come
+ * first, then those of level 1, and so on; S = sum of n * weight. */
+struct fc_draw_level {
+    uint64_t n, weight; /* weight <= 2^56 */
+};
+enum { FC_DRAW_LEVELS = 8 }; /* at most */
+
+/* A draw from a ranking of V outputs, given by the first `depth` of them: see `draw`. */
+struct fc_draw {
+    const struct fc_draw_level *levels; /* host memory */
+    size_t n_levels;
+    size_t V, depth; /* depth <= V < 2^24: the sum of all n is V */
+};
+
 struct fc_kernels {
     const char *name; /* "cpu", "cuda" */
     bool takes_f16;   /* whether dt may be FC_F16 */
@@ -268,6 +282,20 @@ struct fc_kernels {
      * m <= V. For the rankings of privacy/. */
     void (*select_smallest)(struct fc_stream *s, int32_t *idx, const float *scores, size_t n,
                             size_t V, size_t m);
+
+    /* ---- the exact draw (draw.c)
+     * -----------------------------------------------------------------
+     */
+
+    /* out[n]: the output at the rank on which the integer u[i] < S falls, as privacy/sampler.h
+     * defines it: rank r < depth is top[i, r], rank depth + r is the r-th of the indices below V
+     * that are not in top[i, depth], in rising order. u[n, 2]: low and high 64 bits of integers
+     * uniform in [0, S), drawn on the host from its CSPRNG. Integers alone decide. The steps taken
+     * and the addresses touched depend on the shape only, not on top and not on u.
+     * A row of top that holds an index twice, or one that is not below V, is no ranking:
+     * FC_ERR_INTERNAL in the stream, its output -1. scratch: n * depth int32. */
+    void (*draw)(struct fc_stream *s, int32_t *out, const int32_t *top, const uint64_t *u,
+                 int32_t *scratch, const struct fc_draw *how, size_t n);
 
     /* ---- optimizer (optimizer.c) ----------------------------------------------------------------
      */

@@ -64,6 +64,7 @@ const struct fc_kernels fc_kernels_cpu = {
 
     .sample = fc_cpu_sample,
     .select_smallest = fc_cpu_select_smallest,
+    .draw = fc_cpu_draw,
 
     .sum_squares = fc_cpu_sum_squares,
     .all_finite = fc_cpu_all_finite,

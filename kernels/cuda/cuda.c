@@ -65,6 +65,7 @@ const struct fc_kernels fc_kernels_cuda = {
 
     .sample = fc_cuda_sample,
     .select_smallest = fc_cuda_select_smallest,
+    .draw = fc_cuda_draw,
 
     .sum_squares = fc_cuda_sum_squares,
     .all_finite = fc_cuda_all_finite,

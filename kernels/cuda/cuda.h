@@ -103,6 +103,9 @@ void fc_cuda_sample(struct fc_stream *s, int32_t *ids, const float *logits,
 void fc_cuda_select_smallest(struct fc_stream *s, int32_t *idx, const float *scores, size_t n,
                              size_t V, size_t m);
 
+void fc_cuda_draw(struct fc_stream *s, int32_t *out, const int32_t *top, const uint64_t *u,
+                  int32_t *scratch, const struct fc_draw *how, size_t n);
+
 void fc_cuda_sum_squares(struct fc_stream *s, double *out, const float *g, double *scratch,
                          size_t n);
 void fc_cuda_all_finite(struct fc_stream *s, int32_t *out, const float *g, size_t n);

@@ -18,6 +18,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+enum { FC_BROKEN_LOGITS, FC_BROKEN_RANKING, FC_BROKEN_KINDS };
+
 struct fc_cuda_products; /* cuBLASLt handle, algorithms and workspace: private to gemm.cu */
 
 /* One host thread uses a stream at a time; different streams may run at the same time. */
@@ -30,11 +32,11 @@ struct fc_stream {
     int capability;          /* 10 * major + minor: 80, 89, 90 */
     size_t shared_per_block; /* most dynamic shared memory that a block may ask for */
     bool recording;          /* between graph_begin and graph_end */
-    uint32_t samples;        /* calls of sample so far */
-    /* Device memory: the first row that sample could choose nothing from, call << 32 | row; all
-     * ones: there is none. Read back by sync, once there has been a sample. */
-    unsigned long long *broken_row;
-    float *parts;            /* FC_PAGED_SCRATCH bytes for paged attention (attention.cuh) */
+    /* Device memory: the first row that `sample`, and that `draw`, could make nothing of, as
+     * call << 32 | row; all ones: there is none. Read back by sync, once there was such a call. */
+    unsigned long long *broken_rows;
+    uint32_t row_calls; /* of both so far */
+    float *parts;       /* FC_PAGED_SCRATCH bytes for paged attention (attention.cuh) */
 };
 
 /* memory.cu: a stream that can copy and run kernels but not multiply (products is null). */
@@ -46,10 +48,6 @@ void fc_cuda_products_close(struct fc_stream *s, struct fc_cuda_products *p);
 
 /* memory.cu: what CUDA says where device `index` of `count` cannot be used, and what to do. */
 void fc_cuda_no_device(struct fc_error *err, cudaError_t code, int index, int count);
-
-/* sampling.cu: waits for the stream's work; a row that sample could choose nothing from becomes the
- * stream's error. */
-void fc_cuda_wait(struct fc_stream *s);
 
 /* Makes the stream's device current and says whether the stream may still work. Every entry starts
  * with it. */

@@ -4,6 +4,7 @@
  * driver, which waits; host_alloc gives pinned memory, whose copies run beside the host. */
 #include "kernels/cuda/attention.cuh"
 
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 
@@ -39,6 +40,8 @@ void fc_cuda_no_device(struct fc_error *err, cudaError_t code, int index, int co
                 index, count);
 }
 
+static const size_t broken_bytes = FC_BROKEN_KINDS * sizeof(unsigned long long);
+
 struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err)
 {
     int count = 0;
@@ -63,8 +66,8 @@ struct fc_stream *fc_cuda_stream_create(int index, struct fc_error *err)
         FC_CUDA(s,
                 cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index)) &&
         FC_CUDA(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)) &&
-        FC_CUDA(s, cudaMalloc(&s->broken_row, sizeof *s->broken_row)) &&
-        FC_CUDA(s, cudaMemsetAsync(s->broken_row, 0xff, sizeof *s->broken_row, s->stream));
+        FC_CUDA(s, cudaMalloc(&s->broken_rows, broken_bytes)) &&
+        FC_CUDA(s, cudaMemsetAsync(s->broken_rows, 0xff, broken_bytes, s->stream));
     s->capability = 10 * major + minor;
     if (ok && s->capability < LEAST_CAPABILITY) {
         fc_fail(&s->error, FC_ERR_UNSUPPORTED,
@@ -107,7 +110,7 @@ void fc_cuda_stream_close(struct fc_stream *s)
     if (s->stream)
         (void)cudaStreamSynchronize(s->stream);
     fc_cuda_products_close(s, s->products);
-    (void)cudaFree(s->broken_row);
+    (void)cudaFree(s->broken_rows);
     (void)cudaFree(s->parts);
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
@@ -164,13 +167,39 @@ void fc_cuda_zero(struct fc_stream *s, void *p, size_t bytes)
         FC_CUDA(s, cudaMemsetAsync(p, 0, bytes, s->stream));
 }
 
+/* Waits for all work; a row that was no use to a kernel becomes the stream's error. */
+static void wait_for_all(struct fc_stream *s)
+{
+    unsigned long long row[FC_BROKEN_KINDS];
+    memset(row, 0xff, sizeof row);
+    if (!FC_CUDA(s, cudaSetDevice(s->device)))
+        return;
+    if (s->row_calls)
+        FC_CUDA(
+            s, cudaMemcpyAsync(row, s->broken_rows, sizeof row, cudaMemcpyDeviceToHost, s->stream));
+    if (!FC_CUDA(s, cudaStreamSynchronize(s->stream)))
+        return;
+    bool logits = row[FC_BROKEN_LOGITS] < row[FC_BROKEN_RANKING];
+    if (logits)
+        fc_fail(&s->error, FC_ERR_INPUT,
+                "sample: every logit of row %u is NaN or -inf: the model's weights are broken",
+                (unsigned)row[FC_BROKEN_LOGITS]);
+    else if (row[FC_BROKEN_RANKING] != ULLONG_MAX)
+        fc_fail(&s->error, FC_ERR_INTERNAL,
+                "draw: row %u is no ranking: expected distinct indices below V",
+                (unsigned)row[FC_BROKEN_RANKING]);
+    else
+        return;
+    FC_CUDA(s, cudaMemsetAsync(s->broken_rows, 0xff, broken_bytes, s->stream));
+}
+
 enum fc_code fc_cuda_sync(struct fc_stream *s, struct fc_error *err)
 {
     if (s->recording) {
         fc_fail(&s->error, FC_ERR_INTERNAL, "sync between graph_begin and graph_end");
         fc_cuda_graph_free(s, fc_cuda_graph_end(s));
     }
-    fc_cuda_wait(s);
+    wait_for_all(s);
     enum fc_code code = s->error.code;
     if (code != FC_OK) {
         fc_fail(err, code, "%s", s->error.text);

@@ -15,7 +15,6 @@
 #include "base/philox.h"
 #include "kernels/cuda/search.cuh"
 
-#include <climits>
 #include <cmath>
 
 enum {
@@ -228,7 +227,7 @@ void fc_cuda_sample(struct fc_stream *s, int32_t *ids, const float *logits,
     }
     launch_how launch = {};
     launch.unit = ldexpf(1.0f, 62 - (64 - __builtin_clzll(V)));
-    launch.call = s->samples++;
+    launch.call = s->row_calls++;
     for (size_t first = 0; first < n; first += ROWS) {
         unsigned rows = n - first < ROWS ? (unsigned)(n - first) : (unsigned)ROWS;
         launch.first = (uint32_t)first;
@@ -239,25 +238,9 @@ void fc_cuda_sample(struct fc_stream *s, int32_t *ids, const float *logits,
         }
         if (V <= SMALL_ROW)
             FC_LAUNCH(s, sample_rows<SMALL_THREADS>, rows, SMALL_THREADS, 0, ids, logits,
-                      (uint32_t)V, launch, s->broken_row);
+                      (uint32_t)V, launch, &s->broken_rows[FC_BROKEN_LOGITS]);
         else
             FC_LAUNCH(s, sample_rows<LARGE_THREADS>, rows, LARGE_THREADS, 0, ids, logits,
-                      (uint32_t)V, launch, s->broken_row);
+                      (uint32_t)V, launch, &s->broken_rows[FC_BROKEN_LOGITS]);
     }
-}
-
-void fc_cuda_wait(struct fc_stream *s)
-{
-    unsigned long long broken = ULLONG_MAX;
-    if (!FC_CUDA(s, cudaSetDevice(s->device)))
-        return;
-    if (s->samples)
-        FC_CUDA(s, cudaMemcpyAsync(&broken, s->broken_row, sizeof broken, cudaMemcpyDeviceToHost,
-                                   s->stream));
-    if (!FC_CUDA(s, cudaStreamSynchronize(s->stream)) || broken == ULLONG_MAX)
-        return;
-    fc_fail(&s->error, FC_ERR_INPUT,
-            "sample: every logit of row %u is NaN or -inf: the model's weights are broken",
-            (unsigned)broken);
-    FC_CUDA(s, cudaMemsetAsync(s->broken_row, 0xff, sizeof broken, s->stream));
 }

@@ -10,6 +10,7 @@
  *
  * One block works on one row; a ranking's rows come by the hundred and fill the device. */
 #include "kernels/cuda/search.cuh"
+#include "kernels/cuda/sort.cuh"
 
 enum {
     SMALL_THREADS = 128, /* for rows up to SMALL_ROW */
@@ -61,27 +62,6 @@ struct global_places {
     }
 };
 
-/* Sorts n places. Every exchange moves the larger to the higher index, so that a network for the
- * next power of two serves any n: what would lie behind the end is never moved. */
-template <int THREADS, typename Places>
-__device__ __forceinline__ void sort_places(Places places, uint32_t n)
-{
-    for (uint32_t size = 2; size / 2 < n; size *= 2) {
-        for (uint32_t half = size / 2; half > 0; half /= 2) {
-            uint32_t pairs = (n + 2 * half - 1) / (2 * half) * half;
-            __syncthreads();
-            for (uint32_t t = threadIdx.x; t < pairs; t += THREADS) {
-                uint32_t within = t & (half - 1), i = 2 * (t - within) + within;
-                /* the first step of a merge compares mirror images */
-                uint32_t j = half == size / 2 ? i - within + (size - 1 - within) : i + half;
-                if (j < n)
-                    places.order(i, j);
-            }
-        }
-    }
-    __syncthreads();
-}
-
 /* Puts the ids within the limit at places 0 .. m-1, in rising order. */
 template <typename Places>
 __device__ __forceinline__ void gather(Places places, const fc_stretch &r, fc_limit limit,
@@ -131,13 +111,13 @@ __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     if (m <= SORTED_IN_SHARED) {
         shared_places places = {place};
         gather(places, r, limit, share);
-        sort_places<THREADS>(places, m);
+        fc_sort_places<THREADS>(places, m);
         for (uint32_t i = threadIdx.x; i < m; i += THREADS)
             result[i] = (int32_t)(uint32_t)place[i];
     } else {
         global_places places = {result, row};
         gather(places, r, limit, share);
-        sort_places<THREADS>(places, m);
+        fc_sort_places<THREADS>(places, m);
     }
 }
 
