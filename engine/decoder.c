@@ -1,8 +1,11 @@
 #include "engine/decoder.h"
 
 #include "base/memory.h"
+#include "engine/graphs.h"
+#include "engine/staging.h"
 
 #include <assert.h>
+#include <string.h>
 
 /* Device memory of a pass, R = limits.rows. Types: the model's dtype but for logits and ints. */
 struct arena {
@@ -14,7 +17,15 @@ struct arena {
     void *kept_x;    /* [R, C] x of the kept rows, in the last layer */
     void *kept_wide; /* [R, NH HS] their attention output */
     float *logits;   /* [limits.logits, V] */
-    int32_t *ints;   /* what `host` holds, on the device */
+    int32_t *ints;   /* the five arrays of the pass and its page tables, end to end */
+};
+
+/* What the device is given: the pass as it was put together, or, where passes are recorded, filled
+ * up to one of a few shapes. */
+struct shape {
+    size_t rows, width, kept;
+    bool gathers; /* kept rows are not all rows in their order */
+    bool logits;  /* those of all rows belong to the pass */
 };
 
 struct fc_decoder {
@@ -30,7 +41,12 @@ struct fc_decoder {
     bool in_order;                                     /* kept[i] == i so far */
     int32_t *ids, *positions, *slots, *lengths, *kept; /* [R] each */
     const int32_t **tables;                            /* [R] */
-    int32_t *host; /* the five arrays and the tables [n, width], packed for one upload */
+
+    struct fc_staging staging; /* blocks of what `ints` holds */
+    struct shape shape;
+    bool ran; /* the pass, with its logits, since begin */
+    struct fc_graphs graphs;
+    size_t packings; /* of the model, when they were recorded */
 };
 
 static size_t max(size_t a, size_t b)
@@ -44,6 +60,7 @@ void fc_decoder_begin(struct fc_decoder *d)
 {
     d->n = d->n_kept = d->width = 0;
     d->in_order = true;
+    d->ran = false;
 }
 
 size_t fc_decoder_rows(const struct fc_decoder *d)
@@ -78,32 +95,84 @@ size_t fc_decoder_keep(struct fc_decoder *d, size_t row)
     return d->n_kept++;
 }
 
+/* Shapes of recorded passes. Rows go through the products in blocks anyway, so filling up a block
+ * costs little; the page tables are padded to a power of two. */
+static size_t fill_up(size_t n, size_t block)
+{
+    size_t to = 1;
+    while (to < n && to < block)
+        to *= 2;
+    return n <= to ? to : (n + block - 1) / block * block;
+}
+
+static size_t min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* A pass of which every row is kept is a decode step: it is recorded, with its logits. */
+static struct shape choose_shape(const struct fc_decoder *d)
+{
+    struct shape exact = {.rows = d->n,
+                          .width = d->width,
+                          .kept = d->n_kept,
+                          .gathers = d->n_kept < d->n || !d->in_order};
+    if (!d->graphs.records || exact.gathers || d->n > d->limits.logits)
+        return exact;
+    size_t page_size = fc_kv_cache_page_size(d->cache);
+    size_t most = min(d->limits.rows, d->limits.logits);
+    size_t widest = (d->model->n_ctx + page_size - 1) / page_size;
+    struct shape filled = {.rows = min(fill_up(d->n, 2 * FC_ROW_BLOCK), most),
+                           .width = min(fill_up(d->width, (size_t)1 << 31), widest),
+                           .logits = true};
+    filled.kept = filled.rows;
+    return filled.rows * filled.width <= d->limits.table_entries ? filled : exact;
+}
+
 /* Where the pass's integers lie on the device. */
 struct pass {
     const int32_t *ids, *positions, *slots, *lengths, *kept, *tables;
 };
 
-static struct pass upload(struct fc_decoder *d)
+static struct pass pass_of(const struct fc_decoder *d)
 {
-    const int32_t *const arrays[] = {d->ids, d->positions, d->slots, d->lengths, d->kept};
-    int32_t *to = d->host;
-    for (size_t a = 0; a < sizeof arrays / sizeof arrays[0]; a++, to += d->n)
-        memcpy(to, arrays[a], d->n * sizeof *to);
-    size_t page_size = fc_kv_cache_page_size(d->cache);
-    for (size_t t = 0; t < d->n; t++, to += d->width) {
-        size_t pages = (size_t)d->positions[t] / page_size + 1;
-        memcpy(to, d->tables[t], pages * sizeof *to);
-        memset(to + pages, 0, (d->width - pages) * sizeof *to);
-    }
-    const struct fc_kernels *k = d->model->dev->k;
-    int32_t *at = d->at.ints;
-    k->upload(d->model->dev->stream, at, d->host, (size_t)(to - d->host) * sizeof *to);
+    const int32_t *at = d->at.ints;
+    size_t n = d->shape.rows;
     return (struct pass){.ids = at,
-                         .positions = at + d->n,
-                         .slots = at + 2 * d->n,
-                         .lengths = at + 3 * d->n,
-                         .kept = at + 4 * d->n,
-                         .tables = at + 5 * d->n};
+                         .positions = at + n,
+                         .slots = at + 2 * n,
+                         .lengths = at + 3 * n,
+                         .kept = at + 4 * n,
+                         .tables = at + 5 * n};
+}
+
+/* Rows beyond d->n are token 0 at position 0 of the spare page: they see themselves only. */
+static void upload(struct fc_decoder *d)
+{
+    size_t page_size = fc_kv_cache_page_size(d->cache), rows = d->shape.rows, n = d->n;
+    int32_t spare = fc_kv_cache_spare(d->cache);
+    const struct {
+        const int32_t *from;
+        int32_t fill;
+    } arrays[] = {{d->ids, 0},
+                  {d->positions, 0},
+                  {d->slots, spare * (int32_t)page_size},
+                  {d->lengths, 1},
+                  {d->kept, 0}};
+    int32_t *block = fc_staging_next(&d->staging), *to = block;
+    for (size_t a = 0; a < sizeof arrays / sizeof arrays[0]; a++, to += rows) {
+        memcpy(to, arrays[a].from, n * sizeof *to);
+        for (size_t t = n; t < rows; t++)
+            to[t] = arrays[a].fill;
+    }
+    for (size_t t = 0; t < rows; t++, to += d->shape.width) {
+        size_t pages = t < n ? (size_t)d->positions[t] / page_size + 1 : 1;
+        memcpy(to, t < n ? d->tables[t] : &spare, pages * sizeof *to);
+        memset(to + pages, 0, (d->shape.width - pages) * sizeof *to);
+    }
+    const struct fc_device *dev = d->model->dev;
+    dev->k->upload(dev->stream, d->at.ints, block, (size_t)(to - block) * sizeof *to);
+    fc_staging_sent(&d->staging);
 }
 
 /* ---- the pass -------------------------------------------------------------------------------- */
@@ -138,34 +207,47 @@ static void attend(const struct fc_decoder *d, const struct pass *p, size_t laye
     const struct fc_kernels *k = m->dev->k;
     struct fc_stream *s = m->dev->stream;
     const struct fc_pages *pages = fc_kv_cache_layer(d->cache, layer);
-    linear(d, d->at.wide, d->at.y, FC_P_QKV, FC_P_QKV_BIAS, layer, d->n);
-    k->rope(s, d->at.wide, p->positions, m->rope, d->n, &m->heads, false, m->dtype);
-    k->cache_write(s, pages, d->at.wide, p->slots, d->n, &m->heads, m->dtype);
-    k->paged_attention(s, d->at.narrow, d->at.wide, pages, p->tables, d->width, p->lengths, d->n,
-                       &m->heads, m->dtype);
+    size_t rows = d->shape.rows;
+    linear(d, d->at.wide, d->at.y, FC_P_QKV, FC_P_QKV_BIAS, layer, rows);
+    k->rope(s, d->at.wide, p->positions, m->rope, rows, &m->heads, false, m->dtype);
+    k->cache_write(s, pages, d->at.wide, p->slots, rows, &m->heads, m->dtype);
+    k->paged_attention(s, d->at.narrow, d->at.wide, pages, p->tables, d->shape.width, p->lengths,
+                       rows, &m->heads, m->dtype);
 }
 
-void fc_decoder_run(struct fc_decoder *d)
+static float *multiply_logits(const struct fc_decoder *d, size_t first, size_t n)
 {
+    const struct fc_model *m = d->model;
+    size_t row = m->config.n_embd * fc_dtype_size(m->dtype);
+    m->dev->k->gemm_packed(m->dev->stream, d->at.logits, FC_F32, (char *)d->at.y + first * row,
+                           fc_model_packed(m, FC_P_HEAD, 0), n);
+    return d->at.logits;
+}
+
+/* All of a pass that does not change with its data. */
+static void put_on_stream(void *context)
+{
+    const struct fc_decoder *d = context;
     const struct fc_model *m = d->model;
     const struct fc_kernels *k = m->dev->k;
     struct fc_stream *s = m->dev->stream;
-    if (d->n == 0)
-        return;
-    struct pass p = upload(d);
+    struct pass p = pass_of(d);
     void *x = d->at.x, *delta = NULL;
-    size_t rows = d->n;
+    size_t rows = d->shape.rows;
     k->embed_forward(s, x, fc_model_weight(m, FC_P_EMBED, 0), p.ids, rows, m->config.n_embd,
                      m->dtype);
     for (size_t layer = 0; layer < m->config.n_layer; layer++) {
         void *attended = d->at.narrow;
+        fc_device_range(m->dev, "layer", layer);
         norm(d, x, delta, FC_P_NORM1, layer, rows);
         attend(d, &p, layer);
-        if (layer + 1 == m->config.n_layer && (d->n_kept < rows || !d->in_order)) {
+        if (layer + 1 == m->config.n_layer && d->shape.gathers) {
             /* Rows whose logits nobody wants are done: their keys and values are in the cache. */
-            rows = d->n_kept;
-            if (rows == 0)
+            rows = d->shape.kept;
+            if (rows == 0) {
+                k->range_pop();
                 return;
+            }
             k->gather_rows(s, d->at.kept_x, x, p.kept, rows, m->config.n_embd, m->dtype);
             k->gather_rows(s, d->at.kept_wide, attended, p.kept, rows, m->heads.nh * m->heads.hs,
                            m->dtype);
@@ -178,18 +260,39 @@ void fc_decoder_run(struct fc_decoder *d)
         linear(d, d->at.wide, d->at.y, FC_P_GATE_UP, FC_P_GATE_UP_BIAS, layer, rows);
         k->swiglu_forward(s, d->at.narrow, d->at.wide, rows, m->config.n_ff, m->dtype);
         linear(d, delta, d->at.narrow, FC_P_DOWN, FC_P_DOWN_BIAS, layer, rows);
+        k->range_pop();
     }
     norm(d, x, delta, FC_P_NORM_FINAL, 0, rows);
+    if (d->shape.logits)
+        (void)multiply_logits(d, 0, rows);
+}
+
+void fc_decoder_run(struct fc_decoder *d)
+{
+    if (d->n == 0)
+        return;
+    if (d->packings != d->model->packings) {
+        fc_graphs_clear(&d->graphs);
+        d->packings = d->model->packings;
+    }
+    d->shape = choose_shape(d);
+    upload(d);
+    if (d->shape.logits)
+        fc_graphs_run(&d->graphs, d->shape.rows, d->shape.width, put_on_stream, d);
+    else
+        put_on_stream(d);
+    d->ran = d->shape.logits;
 }
 
 float *fc_decoder_logits(struct fc_decoder *d, size_t first, size_t n)
 {
-    const struct fc_model *m = d->model;
-    size_t row = m->config.n_embd * fc_dtype_size(m->dtype);
     assert(n <= d->limits.logits && first + n <= d->n_kept);
-    m->dev->k->gemm_packed(m->dev->stream, d->at.logits, FC_F32, (char *)d->at.y + first * row,
-                           fc_model_packed(m, FC_P_HEAD, 0), n);
-    return d->at.logits;
+    return d->ran ? d->at.logits + first * d->model->config.n_vocab : multiply_logits(d, first, n);
+}
+
+size_t fc_decoder_recorded(const struct fc_decoder *d)
+{
+    return d->graphs.launched;
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -216,8 +319,7 @@ static enum fc_code allocate(struct fc_decoder *d, struct fc_error *err)
     struct fc_device *dev = d->model->dev;
     d->ids = fc_alloc(5 * R, sizeof *d->ids, "rows of a pass", err);
     d->tables = fc_alloc(R, sizeof *d->tables, "page tables of a pass", err);
-    d->host = fc_alloc(d->int_bytes, 1, "staging of a pass", err);
-    if (!d->ids || !d->tables || !d->host)
+    if (!d->ids || !d->tables || fc_staging_open(&d->staging, dev, d->int_bytes, err) != FC_OK)
         return FC_ERR_MEMORY;
     d->positions = d->ids + R;
     d->slots = d->positions + R;
@@ -254,6 +356,8 @@ enum fc_code fc_decoder_create(struct fc_decoder **decoder, struct fc_model *mod
     d->model = model;
     d->cache = cache;
     d->limits = *limits;
+    d->packings = model->packings;
+    fc_graphs_open(&d->graphs, model->dev);
     enum fc_code code = FC_OK;
     /* Every row alone must fit, and no pass needs more than rows * widest. 2^20 rows bound the
      * other products: the config's sizes are checked to 31 bits. */
@@ -280,10 +384,11 @@ void fc_decoder_free(struct fc_decoder *d)
 {
     if (!d)
         return;
+    fc_graphs_clear(&d->graphs);
+    fc_staging_close(&d->staging);
     fc_device_free(d->model->dev, d->memory, d->bytes, FC_MEM_ACTIVATIONS);
     fc_device_free(d->model->dev, d->at.ints, d->int_bytes, FC_MEM_STAGING);
     free(d->ids);
     free(d->tables);
-    free(d->host);
     free(d);
 }

@@ -38,7 +38,7 @@ enum fc_code fc_decoder_create(struct fc_decoder **d, struct fc_model *model,
                                struct fc_error *err);
 void fc_decoder_free(struct fc_decoder *d); /* NULL is fine */
 
-/* Forgets the rows of the last pass. Call it only after sync: the upload reads host memory. */
+/* Forgets the rows of the last pass, whose inputs the device may still read: they are staged. */
 void fc_decoder_begin(struct fc_decoder *d);
 size_t fc_decoder_rows(const struct fc_decoder *d);
 /* Adds a row; its key and value go to the cache at `position` of the pages of `table` (host memory,
@@ -49,10 +49,14 @@ size_t fc_decoder_add(struct fc_decoder *d, int32_t token, size_t position, cons
 /* Asks for the logits of a row, at most once a row; returns its index among the kept. */
 size_t fc_decoder_keep(struct fc_decoder *d, size_t row);
 size_t fc_decoder_kept(const struct fc_decoder *d);
-/* Puts the whole pass on the model's stream. Errors stay in the stream (sync). */
+/* Puts the whole pass on the model's stream (a decode step as one recording, where the back end
+ * records). Errors stay in the stream (sync). */
 void fc_decoder_run(struct fc_decoder *d);
 /* Logits [n, V] fp32 of the kept rows first .. first+n-1, n <= limits.logits. Device memory, valid
  * until the next call. */
 float *fc_decoder_logits(struct fc_decoder *d, size_t first, size_t n);
+/* Passes so far that were launched as recordings (engine/graphs.h): those of which every row was
+ * kept, in order, where the back end records. Their rows are filled up to one of a few shapes. */
+size_t fc_decoder_recorded(const struct fc_decoder *d);
 
 #endif

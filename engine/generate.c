@@ -28,7 +28,7 @@ struct fc_generator {
     /* The step's sequences that get a token, in the order of the pass's kept rows. [max_batch] */
     struct fc_sequence **sampled;
     struct fc_sampling *how;
-    int32_t *ids;
+    int32_t *ids; /* host memory of the device's copies; read after sync */
 
     struct fc_generator_stats stats;
 };
@@ -275,13 +275,16 @@ static enum fc_code compute(struct fc_generator *g, struct fc_error *err)
     const struct fc_kernels *k = g->model->dev->k;
     struct fc_stream *s = g->model->dev->stream;
     size_t n = fc_decoder_kept(g->decoder);
+    k->range_push("generate: pass");
     fc_decoder_run(g->decoder);
     if (n) {
         const float *logits = fc_decoder_logits(g->decoder, 0, n);
         k->sample(s, g->sampled_ids, logits, g->how, n, g->model->config.n_vocab);
         k->download(s, g->ids, g->sampled_ids, n * sizeof *g->ids);
     }
-    return k->sync(s, err);
+    enum fc_code code = k->sync(s, err);
+    k->range_pop();
+    return code;
 }
 
 static bool is_end(const struct fc_generator *g, const struct fc_sequence *q, int32_t token)
@@ -381,7 +384,7 @@ static enum fc_code create_slots(struct fc_generator *g, struct fc_error *err)
     g->running = fc_alloc(n, sizeof *g->running, "batch", err);
     g->sampled = fc_alloc(n, sizeof *g->sampled, "batch", err);
     g->how = fc_alloc(n, sizeof *g->how, "batch", err);
-    g->ids = fc_alloc(n, sizeof *g->ids, "batch", err);
+    g->ids = g->model->dev->k->host_alloc(g->model->dev->stream, n * sizeof *g->ids, err);
     g->slots = fc_alloc(n, sizeof *g->slots, "batch", err);
     g->free_slots = fc_alloc(n, sizeof *g->free_slots, "batch", err);
     if (!g->running || !g->sampled || !g->how || !g->ids || !g->slots || !g->free_slots)
@@ -460,7 +463,7 @@ void fc_generator_free(struct fc_generator *g)
     free(g->running);
     free(g->sampled);
     free(g->how);
-    free(g->ids);
+    g->model->dev->k->host_free(g->model->dev->stream, g->ids);
     free(g->slots);
     free(g->free_slots);
     free(g);
@@ -475,4 +478,5 @@ void fc_generator_stats(const struct fc_generator *g, struct fc_generator_stats 
 {
     *stats = g->stats;
     stats->running = g->n_running;
+    stats->recorded = fc_decoder_recorded(g->decoder);
 }

@@ -75,7 +75,8 @@ struct fc_generator_stats {
     size_t cached_tokens;  /* of prompts, taken from the prefix cache instead */
     size_t decoded_tokens; /* end tokens included */
     size_t steps;
-    size_t rows; /* computed in all steps; steps * FC_ROW_BLOCK at best when only decoding */
+    size_t rows;     /* computed in all steps; steps * FC_ROW_BLOCK at best when only decoding */
+    size_t recorded; /* steps that were launched as recordings (CUDA graphs) */
     size_t waiting, running;
     double seconds; /* inside step */
 };

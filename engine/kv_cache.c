@@ -214,11 +214,11 @@ static enum fc_code plan_memory(struct fc_kv_cache *c, const struct fc_model *mo
     if (c->page_size == 0 || c->n_pages == 0)
         return fc_fail(err, FC_ERR_USAGE, "KV cache: %zu pages of %zu tokens: expected at least 1",
                        c->n_pages, c->page_size);
-    if (c->n_pages > INT32_MAX / c->page_size)
+    if (c->n_pages >= INT32_MAX / c->page_size)
         return fc_fail(err, FC_ERR_USAGE,
                        "KV cache: %zu pages of %zu tokens: expected at most %d tokens", c->n_pages,
                        c->page_size, INT32_MAX);
-    if (__builtin_mul_overflow(slot, c->n_pages * c->page_size, &c->bytes) ||
+    if (__builtin_mul_overflow(slot, (c->n_pages + 1) * c->page_size, &c->bytes) ||
         __builtin_mul_overflow(c->bytes, 2 * model->config.n_layer, &c->bytes))
         return fc_fail(err, FC_ERR_MEMORY, "KV cache: %zu pages of %zu tokens: size overflows",
                        c->n_pages, c->page_size);
@@ -298,6 +298,11 @@ size_t fc_kv_cache_page_size(const struct fc_kv_cache *c)
 size_t fc_kv_cache_pages(const struct fc_kv_cache *c)
 {
     return c->n_pages;
+}
+
+int32_t fc_kv_cache_spare(const struct fc_kv_cache *c)
+{
+    return (int32_t)c->n_pages;
 }
 
 size_t fc_kv_cache_available(const struct fc_kv_cache *c)

@@ -25,9 +25,9 @@
 
 struct fc_kv_cache;
 
-/* Device memory for n_pages pages of page_size tokens in every layer of the model, counted as
- * FC_MEM_CACHE. The model is borrowed. FC_ERR_USAGE for sizes of zero or beyond 31 bits of
- * tokens. */
+/* Device memory for n_pages pages (and a spare one) of page_size tokens in every layer of the
+ * model, counted as FC_MEM_CACHE. The model is borrowed. FC_ERR_USAGE for sizes of zero or beyond
+ * 31 bits of tokens. */
 enum fc_code fc_kv_cache_create(struct fc_kv_cache **cache, const struct fc_model *model,
                                 size_t page_size, size_t n_pages, struct fc_error *err);
 void fc_kv_cache_free(struct fc_kv_cache *cache); /* NULL is fine */
@@ -36,6 +36,8 @@ void fc_kv_cache_free(struct fc_kv_cache *cache); /* NULL is fine */
 const struct fc_pages *fc_kv_cache_layer(const struct fc_kv_cache *cache, size_t layer);
 size_t fc_kv_cache_page_size(const struct fc_kv_cache *cache);
 size_t fc_kv_cache_pages(const struct fc_kv_cache *cache);
+/* A page that no sequence ever holds: rows that only fill up a pass write and read it. */
+int32_t fc_kv_cache_spare(const struct fc_kv_cache *cache);
 /* Pages that nobody holds: never used, or kept for their prefix only. */
 size_t fc_kv_cache_available(const struct fc_kv_cache *cache);
 

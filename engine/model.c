@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include "base/memory.h"
+#include "engine/staging.h"
 
 #include <math.h>
 #include <string.h>
@@ -107,19 +108,21 @@ enum fc_code fc_model_load(struct fc_model *m, struct fc_device *dev,
     for (size_t i = 0; i < m->params.n; i++)
         if (m->params.items[i].count > largest)
             largest = m->params.items[i].count;
-    void *staging = fc_alloc(largest, element, "weight staging", err);
-    if (!staging)
-        code = FC_ERR_MEMORY;
+    struct fc_staging staging; /* one tensor is expanded while the one before is on its way */
+    code = fc_staging_open(&staging, dev, largest * element, err);
     for (size_t i = 0; i < m->params.n && code == FC_OK; i++) {
         const struct fc_param *p = &m->params.items[i];
-        code = fc_model_file_read(file, p, dtype, staging, err);
+        void *block = fc_staging_next(&staging);
+        code = fc_model_file_read(file, p, dtype, block, err);
         if (code != FC_OK)
             break;
-        dev->k->upload(dev->stream, (char *)m->weights + p->offset * element, staging,
+        dev->k->upload(dev->stream, (char *)m->weights + p->offset * element, block,
                        p->count * element);
-        code = dev->k->sync(dev->stream, err); /* staging is used again */
+        fc_staging_sent(&staging);
     }
-    free(staging);
+    enum fc_code sent = dev->k->sync(dev->stream, code == FC_OK ? err : NULL);
+    code = code == FC_OK ? sent : code;
+    fc_staging_close(&staging);
     if (code != FC_OK)
         fc_model_free(m);
     return code;
@@ -146,6 +149,7 @@ enum fc_code fc_model_pack(struct fc_model *m, struct fc_error *err)
 {
     fc_model_unpack(m);
     const struct fc_kernels *k = m->dev->k;
+    m->packings++;
     m->packed = fc_alloc(m->params.n, sizeof(struct fc_packed *), "packed weights", err);
     if (!m->packed)
         return FC_ERR_MEMORY;

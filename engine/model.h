@@ -16,6 +16,7 @@ struct fc_model {
     size_t n_ctx;              /* positions that `rope` covers */
     struct fc_packed **packed; /* one per parameter, NULL for vectors; or NULL */
     size_t packed_bytes;
+    size_t packings; /* times packed: what was recorded with the weights of another one is stale */
     struct fc_heads heads;
 };
 

@@ -38,7 +38,8 @@ struct fc_scorer {
     size_t n_wanted;
     struct target *targets; /* [4 rows], in the order of items, choices and tokens */
     size_t n_targets, max_targets;
-    int32_t *tokens; /* [max_targets] targets by place, host and device */
+    int32_t *tokens; /* [max_targets] targets by place, host and device; what the host holds of the
+                        two is left alone from the upload to sync */
     int32_t *device_tokens;
     float *losses;
     float *device_losses;
@@ -115,6 +116,7 @@ static enum fc_code flush(struct fc_scorer *s, size_t n_current, struct fc_error
     place_targets(s);
     for (size_t i = 0; i < s->n_wanted; i++)
         fc_decoder_keep(s->decoder, s->wanted[i].row);
+    k->range_push("score: pass");
     fc_decoder_run(s->decoder);
     if (s->n_targets) {
         k->upload(stream, s->device_tokens, s->tokens, s->n_targets * sizeof *s->tokens);
@@ -122,6 +124,7 @@ static enum fc_code flush(struct fc_scorer *s, size_t n_current, struct fc_error
         k->download(stream, s->losses, s->device_losses, s->n_targets * sizeof *s->losses);
     }
     enum fc_code code = k->sync(stream, err);
+    k->range_pop();
     for (size_t i = 0; i < s->n_targets && code == FC_OK; i++)
         *s->targets[i].sum -= (double)s->losses[s->targets[i].place];
     s->stats.rows += fc_decoder_rows(s->decoder);
@@ -294,8 +297,8 @@ static enum fc_code allocate(struct fc_scorer *s, struct fc_error *err)
     s->row_of = fc_alloc(pages, sizeof *s->row_of, "scorer", err);
     s->wanted = fc_alloc(rows, sizeof *s->wanted, "scorer", err);
     s->targets = fc_alloc(s->max_targets, sizeof *s->targets, "scorer", err);
-    s->tokens = fc_alloc(s->max_targets, sizeof *s->tokens, "scorer", err);
-    s->losses = fc_alloc(s->max_targets, sizeof *s->losses, "scorer", err);
+    s->tokens = dev->k->host_alloc(dev->stream, s->max_targets * sizeof *s->tokens, err);
+    s->losses = dev->k->host_alloc(dev->stream, s->max_targets * sizeof *s->losses, err);
     if (!s->ids || !s->tables || !s->row_of || !s->wanted || !s->targets || !s->tokens ||
         !s->losses)
         return FC_ERR_MEMORY;
@@ -368,7 +371,7 @@ void fc_scorer_free(struct fc_scorer *s)
     free(s->row_of);
     free(s->wanted);
     free(s->targets);
-    free(s->tokens);
-    free(s->losses);
+    dev->k->host_free(dev->stream, s->tokens);
+    dev->k->host_free(dev->stream, s->losses);
     free(s);
 }
