@@ -19,7 +19,8 @@ static void check_sum(size_t n)
 static void test_sum_squares(void **state)
 {
     (void)state;
-    const size_t sizes[] = {0, 1, 7, 1023, 1025, 100003};
+    /* The last is more than 1,024 parts of any size that a block takes at once. */
+    const size_t sizes[] = {0, 1, 7, 1023, 1025, 100003, 4200003};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         check_sum(sizes[i]);
 }
