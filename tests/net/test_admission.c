@@ -235,7 +235,7 @@ static void test_places_for_parties(void **state)
     double retry;
     struct fc_party *p;
     size_t n = 0;
-    for (;; n++) {
+    for (; n <= admission.n; n++) {
         char name[16];
         snprintf(name, sizeof name, "client %zu", n);
         const struct fc_client_identity who = named(name, 10, 0);

@@ -152,9 +152,16 @@ static void test_damaged_at_every_byte(void **state)
             assert_true(n_left == len && memcmp(left, bytes, len) == 0);
             free(left);
         } else { /* the records before it */
-            fc_log_close(open_log(&n, &dropped));
-            assert_int_equal(n, whole_in(at));
+            struct fc_log *log = open_log(&n, &dropped);
+            size_t whole = whole_in(at);
+            assert_int_equal(n, whole);
             assert_true(dropped > 0);
+            append(log, whole, whole + 1); /* what followed does not come back behind it */
+            assert_int_equal(fc_log_sync(log, &err), FC_OK);
+            fc_log_close(log);
+            fc_log_close(open_log(&n, &dropped));
+            assert_int_equal(n, whole + 1);
+            assert_int_equal(dropped, 0);
         }
         bytes[at] = (char)(bytes[at] ^ 0x41);
     }
