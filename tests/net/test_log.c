@@ -28,7 +28,9 @@ static int make_folder(void **state)
 {
     (void)state;
     err = (struct fc_error){0};
-    strcpy(folder, "/tmp/fedcot-log-XXXXXX");
+    bool in_memory =
+        access("/dev/shm", W_OK) == 0; /* hundreds of syncs, which cost there nothing */
+    strcpy(folder, in_memory ? "/dev/shm/fedcot-log-XXXXXX" : "/tmp/fedcot-log-XXXXXX");
     if (!mkdtemp(folder))
         return -1;
     snprintf(path, sizeof path, "%s/x.log", folder);
@@ -247,7 +249,7 @@ static void test_rewrite(void **state)
 
 /* No byte beyond a limit can be written, as on a full disk: the log is as it was, and usable again
  * when there is room. In a child, since the limit is the process's. */
-static void child_of_full_disk(size_t limit)
+static void child_of_full_disk(size_t limit, bool again)
 {
     size_t n, dropped;
     struct fc_log *log = open_log(&n, &dropped);
@@ -262,7 +264,7 @@ static void child_of_full_disk(size_t limit)
     good = good && fc_log_sync(log, &err) == FC_ERR_IO;
     good = good && fc_log_rewrite(log, write_three, NULL, &err) == FC_ERR_IO;
     setrlimit(RLIMIT_FSIZE, &before);
-    append(log, 2, 3);
+    append(log, 2, again ? 3 : 2);
     err = (struct fc_error){0};
     good = good && fc_log_sync(log, &err) == FC_OK;
     _exit(good ? 0 : 1);
@@ -275,13 +277,14 @@ static void test_full_disk(void **state)
     /* Two records end at 8 + 21 + 28 = 57; three of the rewrite at 92. */
     for (size_t limit = 57; limit < 92; limit += 7) {
         int status;
+        bool again = limit % 2;
         pid_t pid = fork();
         if (pid == 0)
-            child_of_full_disk(limit);
+            child_of_full_disk(limit, again);
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
         fc_log_close(open_log(&n, &dropped));
-        assert_int_equal(n, 3);
+        assert_int_equal(n, again ? 3 : 2);
         assert_int_equal(dropped, 0);
         unlink(path);
     }
