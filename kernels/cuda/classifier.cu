@@ -6,8 +6,10 @@
  * fits (113,000 bf16 logits on an H100), so that the gradient needs no second read; the rest of a
  * longer row comes from L2. A thread reads back only what it put there itself.
  *
- * Rows need no alignment: a row is its first few logits up to a 16-byte boundary, vectors, and its
- * last few, which matters for odd vocabularies. */
+ * Rows need no alignment, which matters for odd vocabularies: a row is cut into vectors from its
+ * first logit, wherever it lies, so that its sum has the same order and the same bits in any
+ * company (scoring relies on it). A row that is not aligned moves its vectors by the element, from
+ * the same sectors. */
 #include "kernels/cuda/rows.cuh"
 
 enum { THREADS = 512, WARPS = THREADS / 32, AHEAD = 4 };
@@ -84,6 +86,30 @@ __device__ __forceinline__ fc_vec<T, W> gradient_of(fc_vec<T, W> x, size_t at,
     return x;
 }
 
+/* A vector of a row, and back, by the element where the row is not aligned. */
+template <typename T> __device__ __forceinline__ fc_vec<T> load_part(const T *p, bool aligned)
+{
+    if (aligned)
+        return fc_load16(p);
+    fc_vec<T> x;
+#pragma unroll
+    for (int k = 0; k < fc_vec<T>::N; k++)
+        x.v[k] = p[k];
+    return x;
+}
+
+template <typename T>
+__device__ __forceinline__ void store_part(T *p, const fc_vec<T> &x, bool aligned)
+{
+    if (aligned) {
+        fc_store16(p, x);
+        return;
+    }
+#pragma unroll
+    for (int k = 0; k < fc_vec<T>::N; k++)
+        p[k] = x.v[k];
+}
+
 /* `room`: vectors of a row that shared memory holds. */
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
@@ -95,15 +121,11 @@ __global__ void __launch_bounds__(THREADS)
     __shared__ struct running partial[WARPS];
     size_t i = blockIdx.x, target = (size_t)targets[i];
     T *row = logits + i * V;
-    size_t head = (16 - reinterpret_cast<uintptr_t>(row) % 16) % 16 / sizeof(T);
-    head = head < V ? head : V;
-    size_t vectors = (V - head) / W, tail = head + vectors * W;
-    T *body = row + head;
+    const bool aligned = reinterpret_cast<uintptr_t>(row) % 16 == 0;
+    size_t vectors = V / W, tail = vectors * W;
     struct running r = {-INFINITY, 0};
     float at_target = fc_to_float(row[target]);
 
-    if (threadIdx.x < head)
-        add(r, fc_load<1>(row + threadIdx.x));
     if (tail + threadIdx.x < V) /* fewer than W */
         add(r, fc_load<1>(row + tail + threadIdx.x));
     for (size_t j = threadIdx.x; j < vectors; j += AHEAD * THREADS) {
@@ -111,7 +133,7 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
             if (j + (size_t)(a * THREADS) < vectors)
-                x[a] = fc_load16(body + (j + (size_t)(a * THREADS)) * W);
+                x[a] = load_part(row + (j + (size_t)(a * THREADS)) * W, aligned);
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
             if (j + (size_t)(a * THREADS) < vectors) {
@@ -128,16 +150,15 @@ __global__ void __launch_bounds__(THREADS)
 
     float weight = weights[i];
     struct gradient g = {r.top, weight / r.sum, weight, target};
-    if (threadIdx.x < head)
-        fc_store<1>(row + threadIdx.x, gradient_of(fc_load<1>(row + threadIdx.x), threadIdx.x, g));
     if (tail + threadIdx.x < V) {
         size_t at = tail + threadIdx.x;
         fc_store<1>(row + at, gradient_of(fc_load<1>(row + at), at, g));
     }
 #pragma unroll 2
     for (size_t j = threadIdx.x; j < vectors; j += THREADS) {
-        const T *from = j < room ? reinterpret_cast<const T *>(cache + j) : body + j * W;
-        fc_store16(body + j * W, gradient_of(fc_load16(from), head + j * W, g));
+        fc_vec<T> x = j < room ? fc_load16(reinterpret_cast<const T *>(cache + j))
+                               : load_part(row + j * W, aligned);
+        store_part(row + j * W, gradient_of(x, j * W, g), aligned);
     }
 }
 

@@ -52,7 +52,7 @@ static void check(const char *name, enum fc_dtype dtype, double tolerance)
     int32_t tables[SEQUENCES][PAGES];
     size_t n[SEQUENCES], first = 0;
     snprintf(path, sizeof path, "%s/%s", FC_GOLDEN_DIR, name);
-    must(fc_device_open(&t.dev, "cpu", 2, why));
+    open_test_device(&t.dev);
     must(fc_model_file_open(&file, path, why));
     must(fc_model_load(&t.model, &t.dev, file, dtype, 0, why));
     must(fc_model_pack(&t.model, why));

@@ -76,7 +76,7 @@ static inline void tiny_open(struct tiny *t, const char *name, enum fc_dtype dty
     char path[512];
     *t = (struct tiny){0};
     snprintf(path, sizeof path, "%s/%s", FC_GOLDEN_DIR, name);
-    must(fc_device_open(&t->dev, "cpu", 2, why));
+    open_test_device(&t->dev);
     must(fc_model_file_open(&t->file, path, why));
     must(fc_model_load(&t->model, &t->dev, t->file, dtype, 0, why));
     snprintf(path, sizeof path, "%s/%s/golden.safetensors", FC_GOLDEN_DIR, name);

@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,23 @@ struct toy {
         if (code_ != FC_OK)                                                                        \
             fail_msg("%s: %s", #call, why_.text);                                                  \
     } while (0)
+
+/* The device of a test, "cpu" unless it is compiled with -DFC_TEST_DEVICE="cuda"; where there is no
+ * such device here the test is skipped, not passed. */
+#ifndef FC_TEST_DEVICE
+#define FC_TEST_DEVICE "cpu"
+#endif
+static inline void open_test_device(struct fc_device *dev)
+{
+    struct fc_error err = {0};
+    enum fc_code code = fc_device_open(dev, FC_TEST_DEVICE, 2, &err);
+    if (code == FC_ERR_UNSUPPORTED) {
+        printf("skipped: %s\n", err.text);
+        exit(77);
+    }
+    if (code != FC_OK)
+        fail_msg("%s: %s", FC_TEST_DEVICE, err.text);
+}
 
 /* Writes host floats to a parameter in the model's dtype. */
 static inline void toy_set(struct toy *t, const struct fc_param *p, const float *values)
@@ -70,7 +88,7 @@ static inline void toy_random(struct toy *t, enum fc_dtype dtype, bool qwen, uin
                                 .tied = !qwen,
                                 .bos = -1,
                                 .pad = -1};
-    must(fc_device_open(&t->dev, "cpu", 2, why));
+    open_test_device(&t->dev);
     must(fc_model_create(&t->model, &t->dev, &c, dtype, 0, why));
     for (size_t i = 0; i < t->model.params.n; i++) {
         const struct fc_param *p = &t->model.params.items[i];
@@ -109,7 +127,7 @@ static inline void toy_counting(struct toy *t, const int32_t *next, size_t n_voc
                                 .gated = true,
                                 .bos = -1,
                                 .pad = -1};
-    must(fc_device_open(&t->dev, "cpu", 2, why));
+    open_test_device(&t->dev);
     must(fc_model_create(&t->model, &t->dev, &c, FC_F32, 0, why));
     for (size_t i = 0; i < t->model.params.n; i++) {
         const struct fc_param *p = &t->model.params.items[i];
