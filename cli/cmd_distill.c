@@ -137,6 +137,7 @@ static enum fc_code start_inference(struct fc_distill *d, const char *name, cons
                                              .folder = folder,
                                              .name = name,
                                              .server = f->server,
+                                             .keys = &d->keys,
                                              .timeout = f->timeout,
                                              .perturber = perturber,
                                              .ledger = perturber ? d->ledger : NULL,
@@ -178,7 +179,7 @@ static enum fc_code run_unprotected(struct fc_distill *d, struct fc_error *err)
     struct rationale_source source = {0};
     struct fc_inference_report report;
     char *folder = fc_path_join(d->flags->output, "unprotected", err);
-    fprintf(stderr, "--unprotected: the raw prompts are sent to the server in clear\n");
+    fprintf(stderr, "--unprotected: the raw prompts are sent to the server\n");
     enum fc_code code = folder ? fc_make_folder(folder, err) : FC_ERR_MEMORY;
     if (code == FC_OK)
         code = start_inference(d, "unprotected", folder, NULL, &source.inference, err);
@@ -234,7 +235,8 @@ static enum fc_code check_flags(const struct fc_distill_flags *f, struct fc_erro
         return fc_fail(err, FC_ERR_USAGE,
                        "--server URL is needed (or --rationales R.jsonl, to train on a file)");
     struct fc_address address;
-    enum fc_code code = asks_server(f) ? fc_address_parse(&address, f->server, err) : FC_OK;
+    enum fc_code code =
+        asks_server(f) ? fc_address_parse(&address, f->server, f->keys.key != NULL, err) : FC_OK;
     if (code != FC_OK) {
         fc_error_prefix(err, "--server %s", f->server);
         return code;
@@ -359,6 +361,7 @@ static enum fc_code run_job(struct fc_distill *d, struct fc_error *err)
 static void free_job(struct fc_distill *d)
 {
     fc_inference_free(d->inference);
+    fc_keys_close(&d->keys);
     fc_ledger_close(d->ledger);
     for (int i = 0; i < FC_ARMS; i++) {
         free(d->arms[i].step_numbers);
@@ -386,6 +389,8 @@ enum fc_code fc_cmd_distill(int argc, char **argv, struct fc_error *err)
         goto cleanup;
     fc_signals_catch();
     code = check_flags(&flags, err);
+    if (code == FC_OK)
+        code = fc_keys_open_client(&d.keys, &flags.keys, err);
     if (code == FC_OK)
         code = run_job(&d, err);
     if (d.metrics.file) {

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "cli/commands.h"
+#include "cli/key_flags.h"
 #include "cli/metrics.h"
 #include "cli/session.h"
 #include "cli/signals.h"
@@ -18,6 +19,7 @@ struct serve_flags {
     struct fc_compute_flags compute;
     const char *listen, *templates, *state;
     struct fc_batch_flags batch;
+    struct fc_key_flags keys;
     size_t max_tokens, max_jobs, max_items, queue_bytes, state_bytes;
     double state_age, drain;
     int task;
@@ -33,7 +35,7 @@ static const struct fc_option server_options[] = {
      .offset = FIELD(listen),
      .fallback = "tcp://127.0.0.1:7450",
      .metavar = "URL",
-     .help = "address; loopback only, since the connection is not encrypted"},
+     .help = "address; without --key loopback only, since nothing is encrypted then"},
     {.name = "max-tokens",
      .type = FC_OPT_SIZE,
      .offset = FIELD(max_tokens),
@@ -112,6 +114,7 @@ static const struct fc_option load_options[] = {
 
 static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
                                                 {"Server", server_options, 0},
+                                                {"Keys", fc_server_key_options, FIELD(keys)},
                                                 {"Load and faults", load_options, 0},
                                                 {"Batch", fc_batch_options, FIELD(batch)},
                                                 {"Computation", fc_compute_options, FIELD(compute)},
@@ -126,9 +129,11 @@ static const struct fc_command_spec spec = {
         "all clients share one batch, and the instruction that their prompts share is computed "
         "once. Answers depend on prompt, sampling and seed only, so a client that lost one may "
         "ask again.\n\n"
+        "With --key and --clients sessions are encrypted, and only clients in the list are served "
+        "(see fedcot help keygen). SIGHUP reads the list again; who is no longer in it loses its "
+        "session and its jobs.\n\n"
         "The line \"ready URL\" on standard output says that clients may come. Clients that find "
-        "no "
-        "room are told when to ask again. SIGUSR1 prints the state on standard error (see also "
+        "no room are told when to ask again. SIGUSR1 prints the state on standard error (see also "
         "fedcot status). SIGINT or SIGTERM ends the server: it takes no new work, finishes what "
         "runs, keeps what clients have not fetched in --state, and exits with 0; a second signal "
         "ends it at once, which loses no answer that is in --state.",
@@ -141,6 +146,7 @@ struct service {
     struct fc_task_templates templates;
     struct fc_generator *generator;
     struct fc_server *server;
+    struct fc_keys keys;
     struct fc_tokens tokens; /* scratch of submit */
     struct fc_text text;
     struct fc_error error; /* of a completion */
@@ -196,6 +202,16 @@ static void on_result(void *context, const struct fc_result *result)
     struct service *v = context;
     fc_server_complete(v->server, result->id, result->text, result->n_text, result->n_tokens,
                        finishes[result->finish], &v->error);
+}
+
+/* A list that cannot be read leaves the one that is in force. */
+static void reload(struct service *v)
+{
+    struct fc_error wrong = {0};
+    if (fc_server_reload(v->server, &wrong) == FC_OK)
+        fprintf(stderr, "serve: read the list of clients again\n");
+    else
+        fprintf(stderr, "serve: %s; the list read before stays in force\n", wrong.text);
 }
 
 /* One line every ten seconds in which something was done. */
@@ -255,6 +271,8 @@ static enum fc_code serve(struct service *v, double drain, struct fc_error *err)
     uint64_t tokens = 0;
     enum fc_code code = FC_OK;
     while (code == FC_OK && !is_over(v, drain, &draining)) {
+        if (v->keys.own && fc_signals_take(SIGHUP))
+            reload(v);
         code = fc_server_poll(v->server, busy ? 0 : 0.1, err);
         if (fc_signals_take(SIGUSR1))
             show_status(v);
@@ -279,7 +297,9 @@ static cJSON *summarize(const struct service *v, struct fc_error *err)
         {"refused_frames", (double)s.refused},      {"prompt_tokens", (double)g.prompt_tokens},
         {"cached_tokens", (double)g.cached_tokens}, {"decoded_tokens", (double)g.decoded_tokens},
         {"seconds_generating", g.seconds},          {"bytes_in", (double)s.bytes_in},
-        {"bytes_out", (double)s.bytes_out},         {"uptime", s.uptime}};
+        {"bytes_out", (double)s.bytes_out},         {"uptime", s.uptime},
+        {"handshakes", (double)s.gate.handshakes},  {"refused_packets", (double)s.gate.refused},
+        {"dropped_packets", (double)s.gate.dropped}};
     return fc_metrics_object("command", "serve", figures, sizeof figures / sizeof figures[0], err);
 }
 
@@ -325,14 +345,21 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
         goto cleanup;
     fc_signals_catch();
     fc_signals_catch_request(SIGUSR1);
-    code = prepare(&v, &flags, err);
+    code = fc_keys_open_server(&v.keys, &flags.keys, err);
+    if (code == FC_OK && v.keys.own)
+        fc_signals_catch_request(SIGHUP);
+    if (code == FC_OK)
+        code = prepare(&v, &flags, err);
     if (code == FC_OK)
         code = fc_session_record(&options, NULL, err);
     if (code == FC_OK)
         code = fingerprint(&v, model, err);
     if (code != FC_OK)
         goto cleanup;
+    const struct fc_gate_options gate = {
+        .key = v.keys.own, .clients = flags.keys.clients, .pad = v.keys.pad};
     const struct fc_server_options how = {.address = flags.listen,
+                                          .gate = gate,
                                           .model = model,
                                           .name = "fedcot " FEDCOT_VERSION,
                                           .window = 2 * flags.batch.max_batch,
@@ -357,6 +384,7 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
         code = fc_print_summary(&options, summarize(&v, err), err);
 cleanup:
     fc_server_close(v.server);
+    fc_keys_close(&v.keys);
     fc_generator_free(v.generator);
     fc_session_close(&v.session);
     fc_task_templates_free(&v.templates);

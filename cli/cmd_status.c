@@ -1,4 +1,5 @@
 #include "cli/commands.h"
+#include "cli/key_flags.h"
 #include "cli/metrics.h"
 #include "cli/session.h"
 #include "net/status.h"
@@ -6,6 +7,7 @@
 struct status_flags {
     const char *server;
     double timeout;
+    struct fc_key_flags keys;
 };
 
 static const struct fc_option status_options[] = {
@@ -25,7 +27,10 @@ static const struct fc_option status_options[] = {
      .max = 86400},
     {0}};
 
-static const struct fc_option_group groups[] = {{"Server", status_options, 0}, {0}};
+static const struct fc_option_group groups[] = {
+    {"Server", status_options, 0},
+    {"Keys", fc_client_key_options, offsetof(struct status_flags, keys)},
+    {0}};
 
 static const struct fc_command_spec spec = {
     .program = "fedcot",
@@ -44,12 +49,20 @@ enum fc_code fc_cmd_status(int argc, char **argv, struct fc_error *err)
     struct status_flags flags;
     struct fc_options options = {0};
     struct fc_status status;
+    struct fc_keys keys = {0};
     cJSON *summary = NULL;
     enum fc_code code = fc_options_parse(&options, &spec, &flags, argc, argv, err);
     if (code != FC_OK || options.done)
         goto cleanup;
-    const struct fc_client_options how = {
-        .address = flags.server, .timeout = flags.timeout, .resend = flags.timeout / 10};
+    code = fc_keys_open_client(&keys, &flags.keys, err);
+    if (code != FC_OK)
+        goto cleanup;
+    const struct fc_client_options how = {.address = flags.server,
+                                          .timeout = flags.timeout,
+                                          .resend = flags.timeout / 10,
+                                          .key = keys.own,
+                                          .server_key = keys.own ? keys.server : NULL,
+                                          .pad = keys.pad};
     code = fc_status_ask(&how, &status, err);
     if (code != FC_OK)
         goto cleanup;
@@ -61,6 +74,7 @@ enum fc_code fc_cmd_status(int argc, char **argv, struct fc_error *err)
     }
 cleanup:
     cJSON_Delete(summary);
+    fc_keys_close(&keys);
     fc_options_free(&options);
     return code;
 }

@@ -14,6 +14,7 @@
     X(generate, "Write the model's answer to every prompt of a file")                              \
     X(train, "Train a model on labels, and on rationales from a file")                             \
     X(eval, "Measure a model's accuracy on a data set")                                            \
+    X(keygen, "Make a key for encrypted sessions between server and client")                       \
     X(info, "Print what a model file is")                                                          \
     X(ledger, "Show what a client has spent, and verify its ledger")
 

@@ -4,6 +4,7 @@
 
 #include "cli/evaluate.h"
 #include "cli/inference.h"
+#include "cli/key_flags.h"
 #include "cli/privacy_flags.h"
 #include "cli/train_flags.h"
 
@@ -12,6 +13,7 @@ struct fc_distill_flags {
     struct fc_compute_flags compute;
     struct fc_train_flags train;
     struct fc_privacy_flags privacy;
+    struct fc_key_flags keys;
     const char *data, *dev, *server, *output, *templates, *rationales;
     double temperature, timeout;
     size_t rationale_tokens, examples;
@@ -40,6 +42,7 @@ struct fc_distill {
     struct fc_device train_device; /* training has a stream of its own */
     struct fc_model model;         /* the copy that is trained */
     struct fc_task_templates templates;
+    struct fc_keys keys;
     struct fc_sample_maker maker;
     struct fc_dataset train, dev;
     struct fc_id_texts rationales; /* of --rationales */

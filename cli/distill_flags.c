@@ -110,6 +110,7 @@ static const struct fc_option result_options[] = {
 static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
                                                 {"Files", file_options, 0},
                                                 {"Server", server_options, 0},
+                                                {"Keys", fc_client_key_options, FIELD(keys)},
                                                 {"Privacy", fc_privacy_options, FIELD(privacy)},
                                                 {"Results", result_options, 0},
                                                 {"Training", fc_train_options, FIELD(train)},

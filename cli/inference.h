@@ -14,6 +14,7 @@
 #ifndef FC_CLI_INFERENCE_H
 #define FC_CLI_INFERENCE_H
 
+#include "cli/key_flags.h"
 #include "cli/progress.h"
 #include "cli/session.h"
 #include "cli/store.h"
@@ -27,6 +28,7 @@ struct fc_inference_options {
     const char *folder;                           /* exists */
     const char *name;                             /* "FedCoT", "unprotected": in messages */
     const char *server;                           /* URL */
+    const struct fc_keys *keys;                   /* of the session with it; borrowed */
     double timeout;                               /* seconds without a word from the server */
     const struct fc_perturber_options *perturber; /* read by start only; NULL: raw texts leave,
                                                      on public data only */

@@ -20,12 +20,34 @@ static enum fc_code parse_port(const char *text, unsigned *port, struct fc_error
     return FC_OK;
 }
 
-static enum fc_code parse_tcp(struct fc_address *address, const char *text, struct fc_error *err)
+#define HOST_BYTES "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-"
+
+/* Whether a host is written as one; *loopback whether it is this machine whatever happens. */
+static bool read_host(const char *host, bool *ipv6, bool *loopback)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    size_t n = strlen(host);
+    *ipv6 = n > 2 && host[0] == '[' && host[n - 1] == ']';
+    if (*ipv6) {
+        char inner[64];
+        memcpy(inner, host + 1, n - 2);
+        inner[n - 2] = '\0';
+        bool good = inet_pton(AF_INET6, inner, &v6) == 1;
+        *loopback = good && memcmp(&v6, &in6addr_loopback, sizeof v6) == 0;
+        return good;
+    }
+    bool numeric = inet_pton(AF_INET, host, &v4) == 1;
+    *loopback = numeric && ntohl(v4.s_addr) >> 24 == 127;
+    return numeric || strcmp(host, "*") == 0 || strspn(host, HOST_BYTES) == n;
+}
+
+static enum fc_code parse_tcp(struct fc_address *address, const char *text, bool encrypted,
+                              struct fc_error *err)
 {
     char host[64];
     unsigned port = 0;
-    struct in_addr v4;
-    struct in6_addr v6;
+    bool loopback = false;
     const char *colon = strrchr(text, ':');
     if (!colon || colon == text || (size_t)(colon - text) >= sizeof host)
         return fc_fail(err, FC_ERR_USAGE, "address tcp://%.60s: expected tcp://HOST:PORT", text);
@@ -36,31 +58,26 @@ static enum fc_code parse_tcp(struct fc_address *address, const char *text, stru
         return code;
     if (strcmp(host, "localhost") == 0)
         strcpy(host, "127.0.0.1");
-    size_t n = strlen(host);
-    if (host[0] == '[' && host[n - 1] == ']') {
-        char inner[sizeof host];
-        memcpy(inner, host + 1, n - 2);
-        inner[n - 2] = '\0';
-        address->ipv6 =
-            inet_pton(AF_INET6, inner, &v6) == 1 && memcmp(&v6, &in6addr_loopback, sizeof v6) == 0;
-    }
-    bool loopback4 = inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
-    if (!loopback4 && !address->ipv6)
+    bool good = read_host(host, &address->ipv6, &loopback);
+    if (encrypted && !good)
+        return fc_fail(err, FC_ERR_USAGE, "address tcp://%.60s: expected tcp://HOST:PORT", text);
+    if (!encrypted && !loopback)
         return fc_fail(err, FC_ERR_UNSUPPORTED,
                        "address tcp://%.60s: only loopback (127.0.0.0/8, [::1], localhost) is "
-                       "allowed, because the connection is not encrypted yet; to reach another "
-                       "machine, forward a port with ssh -L %u:127.0.0.1:%u HOST and use "
-                       "tcp://127.0.0.1:%u",
+                       "allowed, because the connection is not encrypted; give both ends keys "
+                       "(--key; see fedcot help keygen), or forward a port with ssh -L "
+                       "%u:127.0.0.1:%u HOST and use tcp://127.0.0.1:%u",
                        text, port, port, port);
     snprintf(address->text, sizeof address->text, "tcp://%s:%u", host, port);
     return FC_OK;
 }
 
-enum fc_code fc_address_parse(struct fc_address *address, const char *text, struct fc_error *err)
+enum fc_code fc_address_parse(struct fc_address *address, const char *text, bool encrypted,
+                              struct fc_error *err)
 {
     *address = (struct fc_address){0};
     if (strncmp(text, "tcp://", 6) == 0)
-        return parse_tcp(address, text + 6, err);
+        return parse_tcp(address, text + 6, encrypted, err);
     bool local = (strncmp(text, "ipc://", 6) == 0 && text[6] != '\0') ||
                  (strncmp(text, "inproc://", 9) == 0 && text[9] != '\0');
     if (!local || strlen(text) >= sizeof address->text)

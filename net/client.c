@@ -549,6 +549,7 @@ void fc_client_stats(const struct fc_client *c, struct fc_client_stats *stats)
     *stats = (struct fc_client_stats){.requests = c->x.requests,
                                       .resends = c->x.resends,
                                       .hellos = c->hellos,
+                                      .handshakes = c->x.handshakes,
                                       .bytes_in = c->x.bytes_in,
                                       .bytes_out = c->x.bytes_out,
                                       .server_waiting = c->server_waiting,

@@ -24,7 +24,9 @@
 #ifndef FC_NET_CLIENT_H
 #define FC_NET_CLIENT_H
 
+#include "net/keys.h"
 #include "net/message.h"
+#include "net/tunnel.h"
 
 struct fc_client;
 struct fc_perturbed; /* privacy's; see above */
@@ -39,6 +41,11 @@ struct fc_client_options {
     double timeout; /* seconds without any answer after which the server is dead; 0: 60 */
     double resend;  /* seconds until a request is sent again, doubling up to 16 times as much, each
                        +-25 % at random; 0: 1 */
+    /* Keys for an encrypted session: this client's pair and the server's public key, both or
+     * neither; copied. Without them everything is in clear, and loopback only. */
+    const struct fc_key_pair *key;
+    const unsigned char *server_key; /* [FC_KEY_SIZE] */
+    enum fc_pad pad;                 /* of what is sent */
     /* fc_perturbed_text and fc_perturbed_may_leave of privacy/perturbed.h. */
     const char *(*text)(const struct fc_perturbed *prompt, size_t *n_text);
     bool (*may_leave)(const struct fc_perturbed *prompt);
@@ -55,8 +62,10 @@ struct fc_client_options {
 enum fc_code fc_job_id_random(unsigned char job[FC_JOB_ID_SIZE], struct fc_error *err);
 
 /* Connects and says hello. FC_ERR_NETWORK after the time-out; FC_ERR_UNSUPPORTED for an address
- * that is not loopback or a server of another protocol; FC_ERR_USAGE when the server's limits do
- * not allow the sampling, and (from every call) when another client took the job over. */
+ * that is not loopback (without keys) or a server of another protocol; FC_ERR_INPUT (from every
+ * call) when the server does not hold the pinned key, or does not know ours; FC_ERR_USAGE when the
+ * server's limits do not allow the sampling, and (from every call) when another client took the job
+ * over. */
 enum fc_code fc_client_open(struct fc_client **c, const struct fc_client_options *options,
                             struct fc_error *err);
 void fc_client_close(struct fc_client *c); /* NULL is fine */
@@ -104,7 +113,8 @@ size_t fc_client_outstanding(const struct fc_client *c);
 struct fc_client_stats {
     uint64_t requests; /* answered */
     uint64_t resends;
-    uint64_t hellos; /* above 1: the server was restarted or had dropped the job */
+    uint64_t hellos;     /* above 1: the server was restarted or had dropped the job */
+    uint64_t handshakes; /* sessions that were made; 0 in clear */
     uint64_t bytes_in, bytes_out;
     size_t server_waiting, server_running; /* of all clients, as last told */
 };

@@ -79,37 +79,72 @@ static enum fc_code transmit(struct fc_exchange *x, const struct fc_text *frame,
     return FC_OK; /* as if it were lost: the caller goes on to send it again */
 }
 
-/* Waits for the answer to the present request until `until`; *n < 0 if none came. Late answers to
- * earlier requests are dropped. */
-static enum fc_code await(struct fc_exchange *x, double until, int *n, struct fc_error *err)
+static void release(struct fc_exchange *x)
 {
-    do {
-        struct header header = {.size = 0};
-        struct nn_iovec part = {&x->received, NN_MSG};
-        struct nn_msghdr message = {&part, 1, &header, sizeof header};
-        if (fc_exchange_cancelled(x))
-            return cancelled(err);
-        *n = nn_recvmsg(x->socket, &message, 0); /* at most LOOK */
-        if (*n >= 0 && header.size == 4 && answers_this(x, header.number))
-            return FC_OK;
-        if (*n >= 0) {
-            nn_freemsg(x->received);
-            x->received = NULL;
-            *n = -1;
-        } else if (!is_passing(nn_errno())) {
-            return fc_fail(err, FC_ERR_NETWORK, "%s: cannot receive: %s", x->address.text,
-                           nn_strerror(nn_errno()));
-        }
-    } while (fc_now() < until);
-    return FC_OK;
+    if (x->received)
+        nn_freemsg(x->received);
+    x->received = NULL;
 }
 
 void fc_exchange_done(struct fc_exchange *x, struct fc_frame *frame)
 {
     fc_frame_release(frame);
-    if (x->received)
-        nn_freemsg(x->received);
-    x->received = NULL;
+    release(x);
+}
+
+/* What came: a frame inside x->received, or news of the session. */
+struct arrival {
+    enum fc_channel_event event;
+    const char *frame;
+    size_t n_frame;
+};
+
+/* Looks into n received bytes. In a session a frame that does not answer the present request is as
+ * good as none: an authentic answer to another one can be held back and put here. */
+static enum fc_code examine(struct fc_exchange *x, size_t n, struct arrival *a,
+                            struct fc_error *err)
+{
+    *a = (struct arrival){FC_CHANNEL_FRAME, x->received, n};
+    if (!x->channel)
+        return FC_OK;
+    enum fc_code code = fc_channel_receive(x->channel, fc_now(), x->received, n, &a->event,
+                                           &a->frame, &a->n_frame, err);
+    if (code != FC_OK) {
+        fc_error_prefix(err, "%s", x->address.text);
+        return code;
+    }
+    uint64_t sequence = a->event == FC_CHANNEL_FRAME ? fc_frame_sequence(a->frame, a->n_frame) : 0;
+    if (a->event == FC_CHANNEL_FRAME && (sequence < x->first || sequence > x->sequence))
+        a->event = FC_CHANNEL_DROP;
+    return FC_OK;
+}
+
+/* Waits until `until` for something that concerns the present request; FC_CHANNEL_DROP if nothing
+ * came. Late answers to earlier requests are dropped. */
+static enum fc_code await(struct fc_exchange *x, double until, struct arrival *a,
+                          struct fc_error *err)
+{
+    do {
+        struct header header = {.size = 0};
+        struct nn_iovec part = {&x->received, NN_MSG};
+        struct nn_msghdr message = {&part, 1, &header, sizeof header};
+        *a = (struct arrival){FC_CHANNEL_DROP, NULL, 0};
+        if (fc_exchange_cancelled(x))
+            return cancelled(err);
+        int n = nn_recvmsg(x->socket, &message, 0); /* at most LOOK */
+        if (n < 0 && !is_passing(nn_errno()))
+            return fc_fail(err, FC_ERR_NETWORK, "%s: cannot receive: %s", x->address.text,
+                           nn_strerror(nn_errno()));
+        if (n >= 0 && header.size == 4 && answers_this(x, header.number)) {
+            enum fc_code code = examine(x, (size_t)n, a, err);
+            if (code != FC_OK || a->event != FC_CHANNEL_DROP) {
+                x->bytes_in += (uint64_t)n;
+                return code;
+            }
+        }
+        release(x);
+    } while (fc_now() < until);
+    return FC_OK;
 }
 
 /* +-25 %: clients that lost the same server do not come back in step. */
@@ -135,9 +170,9 @@ static enum fc_code dead(const struct fc_exchange *x, bool busy, struct fc_error
             "again later, or raise --timeout",
             x->address.text, x->timeout);
     return fc_fail(err, FC_ERR_NETWORK,
-                   "%s: no answer for %.0f s: check that `fedcot serve` runs and listens there, or "
-                   "raise --timeout; starting again with the same job goes on where it stopped",
-                   x->address.text, x->timeout);
+                   "%s: no answer for %.0f s%s: check that `fedcot serve` runs and listens there, "
+                   "or raise --timeout; starting again with the same job goes on where it stopped",
+                   x->address.text, x->timeout, x->channel ? fc_channel_trouble(x->channel) : "");
 }
 
 /* The server's words end up on a terminal: printable ASCII only. */
@@ -193,17 +228,18 @@ enum outcome { NOTHING, ANSWERED, UNKNOWN_JOB, BUSY };
 static enum fc_code attempt(struct fc_exchange *x, int kind, double until, struct fc_frame *frame,
                             enum outcome *outcome, double *retry_after, struct fc_error *err)
 {
-    int n = -1;
+    struct arrival a;
     enum fc_refusal refusal = FC_REFUSED_REQUEST;
     *outcome = NOTHING;
     fc_frame_set_sequence(&x->out, ++x->sequence);
-    enum fc_code code = transmit(x, &x->out, until, err);
+    enum fc_code code = x->channel ? fc_channel_seal(x->channel, &x->out, &x->sealed, err) : FC_OK;
     if (code == FC_OK)
-        code = await(x, until, &n, err);
-    if (code != FC_OK || n < 0)
+        code = transmit(x, x->channel ? &x->sealed : &x->out, until, err);
+    if (code == FC_OK)
+        code = await(x, until, &a, err);
+    if (code != FC_OK || a.event != FC_CHANNEL_FRAME)
         return code;
-    x->bytes_in += (uint64_t)n;
-    code = fc_frame_decode(frame, x->received, (size_t)n, FC_FRAME_MAX_BODY, err);
+    code = fc_frame_decode(frame, a.frame, a.n_frame, FC_FRAME_MAX_BODY, err);
     if (code != FC_OK) {
         fc_error_prefix(err, "%s", x->address.text);
         return code;
@@ -224,18 +260,38 @@ static enum fc_code attempt(struct fc_exchange *x, int kind, double until, struc
     return code;
 }
 
+/* Asks for a session once, and waits for it until `until`. Nothing of the request is sent. */
+static enum fc_code shake_hands(struct fc_exchange *x, double until, struct fc_error *err)
+{
+    struct arrival a;
+    x->sequence++;
+    enum fc_code code = fc_channel_first(x->channel, &x->sealed, err);
+    if (code == FC_OK)
+        code = transmit(x, &x->sealed, until, err);
+    if (code == FC_OK)
+        code = await(x, until, &a, err);
+    if (code == FC_OK && a.event == FC_CHANNEL_OPENED)
+        x->handshakes++;
+    release(x);
+    return code;
+}
+
 static enum fc_code converse(struct fc_exchange *x, int kind, double wait, struct fc_frame *frame,
                              struct fc_error *err)
 {
     double give_up = fc_now() + x->timeout, pause = x->resend;
     x->first = x->sequence + 1;
     for (;;) {
-        enum outcome outcome;
-        double until = fmin(fc_now() + jitter(pause) + wait, give_up);
+        enum outcome outcome = NOTHING;
+        bool ready = !x->channel || fc_channel_ready(x->channel, fc_now());
+        double until = fmin(fc_now() + jitter(pause) + (ready ? wait : 0), give_up);
         double retry_after = -1;
-        enum fc_code code = attempt(x, kind, until, frame, &outcome, &retry_after, err);
+        enum fc_code code = ready ? attempt(x, kind, until, frame, &outcome, &retry_after, err)
+                                  : shake_hands(x, until, err);
         if (code != FC_OK || outcome == ANSWERED)
             return code;
+        if (!ready && fc_channel_ready(x->channel, fc_now()))
+            continue;
         if (outcome == UNKNOWN_JOB && kind != FC_MSG_HELLO) {
             x->greeted = false;
             return FC_OK;
@@ -279,7 +335,7 @@ static enum fc_code set_up(struct fc_exchange *x, struct fc_error *err)
         int level, option, value;
     } options[] = {
         {NN_SOL_SOCKET, NN_RCVMAXSIZE,
-         (int)(FC_FRAME_PRELUDE + FC_FRAME_MAX_HEADER + FC_FRAME_MAX_BODY)},
+         (int)fc_tunnel_largest(FC_FRAME_PRELUDE + FC_FRAME_MAX_HEADER + FC_FRAME_MAX_BODY)},
         {NN_SOL_SOCKET, NN_RCVTIMEO, LOOK},
         {NN_SOL_SOCKET, NN_SNDTIMEO, LOOK},
         {NN_SOL_SOCKET, NN_RECONNECT_IVL, 50},
@@ -311,7 +367,11 @@ enum fc_code fc_exchange_open(struct fc_exchange *x, const struct fc_client_opti
     if (sodium_init() < 0)
         return fc_fail(err, FC_ERR_INTERNAL, "client: libsodium cannot start");
     randombytes_buf(&x->client, sizeof x->client);
-    enum fc_code code = fc_address_parse(&x->address, options->address, err);
+    if (!options->key != !options->server_key)
+        return fc_fail(err, FC_ERR_USAGE, "client: its own key and the server's: both or neither");
+    enum fc_code code = fc_address_parse(&x->address, options->address, options->key != NULL, err);
+    if (code == FC_OK && options->key)
+        code = fc_channel_open(&x->channel, options->key, options->server_key, options->pad, err);
     if (code != FC_OK)
         return code;
     /* Raw, with numbers of our own. The cooked socket of nanomsg 1.1.5 keeps its one answer in a
@@ -329,8 +389,9 @@ void fc_exchange_close(struct fc_exchange *x)
 {
     if (x->socket >= 0)
         nn_close(x->socket);
-    if (x->received)
-        nn_freemsg(x->received);
+    release(x);
+    fc_channel_close(x->channel);
     fc_text_free(&x->out);
+    fc_text_free(&x->sealed);
     *x = (struct fc_exchange){.socket = -1};
 }

@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "net/address.h"
+#include "net/channel.h"
 #include "net/client.h"
 #include "net/frame.h"
 
@@ -19,11 +20,12 @@ struct fc_exchange {
     void *cancel_context;
     void (*busy)(void *context, double seconds);
     void *busy_context;
-    bool greeted;   /* the server knows the job */
-    double contact; /* when the server was last heard */
-    struct fc_text out;
+    bool greeted;               /* the server knows the job */
+    double contact;             /* when the server was last heard */
+    struct fc_channel *channel; /* NULL: in clear */
+    struct fc_text out, sealed;
     void *received; /* the bytes of the last answer, which its frame borrows */
-    uint64_t requests, resends, bytes_in, bytes_out;
+    uint64_t requests, resends, handshakes, bytes_in, bytes_out;
 };
 
 /* Checks the address and begins to connect; nanomsg goes on trying by itself. */

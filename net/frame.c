@@ -54,6 +54,11 @@ void fc_frame_set_sequence(struct fc_text *frame, uint64_t sequence)
     put((unsigned char *)frame->data + 8, sequence, 8);
 }
 
+uint64_t fc_frame_sequence(const void *data, size_t len)
+{
+    return len < FC_FRAME_PRELUDE ? 0 : get((const unsigned char *)data + 8, 8);
+}
+
 /* The lengths of the parts, checked against each other and the limits. */
 static enum fc_code check_prelude(const unsigned char *p, size_t len, size_t max_body,
                                   size_t *n_header, size_t *n_body, struct fc_error *err)

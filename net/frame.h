@@ -11,9 +11,10 @@
  *          .     .  body: texts end to end, whose lengths the header states
  *
  * A frame is exactly as long as its prelude says. There is no checksum: TCP has one, and the
- * authentication tag of the encrypted transport will cover all bytes. Decoding trusts nothing:
- * lengths are checked against the bytes that are there before anything is parsed or allocated, the
- * header must be valid UTF-8 without NUL, JSON (nesting limited by cJSON to 1000) and an object. */
+ * authentication tag of an encrypted session (net/tunnel.h) covers all bytes. Decoding trusts
+ * nothing: lengths are checked against the bytes that are there before anything is parsed or
+ * allocated, the header must be valid UTF-8 without NUL, JSON (nesting limited by cJSON to 1000)
+ * and an object. */
 #ifndef FC_NET_FRAME_H
 #define FC_NET_FRAME_H
 
@@ -41,6 +42,9 @@ enum fc_code fc_frame_encode(struct fc_text *out, uint16_t kind, uint64_t sequen
 
 /* Changes the sequence of an encoded frame: for a resend. */
 void fc_frame_set_sequence(struct fc_text *frame, uint64_t sequence);
+
+/* The sequence of an encoded frame; 0 if it is too short to have one. */
+uint64_t fc_frame_sequence(const void *data, size_t len);
 
 /* Reads a whole frame of `len` bytes, borrowing the body. FC_ERR_INPUT says which part is wrong;
  * FC_ERR_UNSUPPORTED when the other end speaks another version. *f is zeroed on failure. */

@@ -52,9 +52,10 @@ struct fc_item {
     size_t kept;           /* bytes of its record on disk, 0: only in memory (net/results.h) */
 };
 
-/* Where an answer goes: the routing header of the request, as nanomsg gave it. */
+/* Where an answer goes: the routing header of the request, as nanomsg gave it, and its session. */
 struct fc_route {
     size_t len;
+    uint64_t session; /* 0: in clear */
     alignas(16) unsigned char control[128];
 };
 

@@ -5,26 +5,14 @@
 #include "base/clock.h"
 
 #include <math.h>
-#include <nanomsg/nn.h>
+#include <sodium.h>
+#include <string.h>
 
 #define HOUSEKEEPING 0.25 /* seconds between looks for aged jobs */
 #define SHORTEST_WAIT 0.1 /* seconds that a busy server tells clients to wait */
 #define LONGEST_WAIT 30.0
 
 /* ---- answers ---- */
-
-static void send_frame(struct fc_server *s, struct fc_route *route)
-{
-    struct nn_iovec part = {s->out.data, s->out.len};
-    struct nn_msghdr message = {.msg_iov = &part,
-                                .msg_iovlen = 1,
-                                .msg_control = route->control,
-                                .msg_controllen = route->len};
-    if (nn_sendmsg(s->socket, &message, NN_DONTWAIT) >= 0) {
-        s->stats.frames_out++;
-        s->stats.bytes_out += s->out.len;
-    }
-}
 
 enum fc_code fc_server_answer(struct fc_server *s, struct fc_route *route, int kind,
                               uint64_t sequence, const cJSON *header, struct fc_error *err)
@@ -33,7 +21,7 @@ enum fc_code fc_server_answer(struct fc_server *s, struct fc_route *route, int k
     enum fc_code code =
         fc_frame_encode(&s->out, (uint16_t)kind, sequence, header, s->body.data, s->body.len, err);
     if (code == FC_OK)
-        send_frame(s, route);
+        code = fc_server_send(s, &s->out, route, err);
     fc_text_clear(&s->body);
     return code;
 }
@@ -100,6 +88,15 @@ void fc_server_drop_aged(struct fc_server *s, double now)
             drop_job(s, job);
             s->stats.dropped++;
         }
+    }
+}
+
+void fc_server_drop_revoked(struct fc_server *s)
+{
+    for (size_t i = 0; i < s->table.max_jobs; i++) {
+        struct fc_job *job = &s->table.jobs[i];
+        if (job->used && !fc_gate_knows(s->gate, job->owner.key))
+            drop_job(s, job);
     }
 }
 
@@ -203,10 +200,25 @@ static enum fc_code serve_kind(struct fc_server_request *r, struct fc_error *err
     }
 }
 
+/* A client with a key has its own names for jobs. */
+static enum fc_code read_job_id(struct fc_server_request *r, struct fc_error *err)
+{
+    unsigned char named[FC_JOB_ID_SIZE];
+    enum fc_code code = fc_hex_read(r->frame.header, "job", named, sizeof named, err);
+    if (code != FC_OK)
+        return code;
+    if (r->route->session)
+        crypto_generichash(r->job_id, sizeof r->job_id, named, sizeof named, r->identity->key,
+                           sizeof r->identity->key);
+    else
+        memcpy(r->job_id, named, sizeof named);
+    return FC_OK;
+}
+
 static enum fc_code serve_request(struct fc_server_request *r, struct fc_error *err)
 {
     struct fc_server *s = r->server;
-    enum fc_code code = fc_hex_read(r->frame.header, "job", r->job_id, sizeof r->job_id, err);
+    enum fc_code code = read_job_id(r, err);
     if (code == FC_OK)
         code = fc_hex64_read(r->frame.header, "client", &r->client, err);
     if (code != FC_OK)
@@ -234,10 +246,20 @@ static enum fc_code serve_request(struct fc_server_request *r, struct fc_error *
     return serve_kind(r, err);
 }
 
-enum fc_code fc_server_serve(struct fc_server *s, const void *data, size_t len,
-                             struct fc_route *route, struct fc_error *err)
+enum fc_code fc_server_refuse_clear(struct fc_server *s, struct fc_route *route)
 {
-    struct fc_server_request r = {.server = s, .route = route, .identity = &fc_client_anonymous};
+    struct fc_server_request r = {.server = s, .route = route};
+    s->stats.refused++;
+    return fc_server_refuse(
+        s, &r, FC_REFUSED_REQUEST,
+        "this server takes encrypted sessions only: give --key and --server-key");
+}
+
+enum fc_code fc_server_serve(struct fc_server *s, const void *data, size_t len,
+                             const struct fc_client_identity *identity, struct fc_route *route,
+                             struct fc_error *err)
+{
+    struct fc_server_request r = {.server = s, .route = route, .identity = identity};
     struct fc_error fault = {0};
     s->stats.frames_in++;
     s->stats.bytes_in += len;

@@ -18,6 +18,56 @@
 
 /* ---- the socket ---- */
 
+/* The one place where bytes leave. */
+static void send_bytes(struct fc_server *s, const void *data, size_t len, struct fc_route *route)
+{
+    struct nn_iovec part = {(void *)data, len};
+    struct nn_msghdr message = {.msg_iov = &part,
+                                .msg_iovlen = 1,
+                                .msg_control = route->control,
+                                .msg_controllen = route->len};
+    if (nn_sendmsg(s->socket, &message, NN_DONTWAIT) >= 0) {
+        s->stats.frames_out++;
+        s->stats.bytes_out += len;
+    }
+}
+
+enum fc_code fc_server_send(struct fc_server *s, const struct fc_text *frame,
+                            struct fc_route *route, struct fc_error *err)
+{
+    bool sealed = false;
+    if (!route->session) {
+        send_bytes(s, frame->data, frame->len, route);
+        return FC_OK;
+    }
+    enum fc_code code =
+        fc_gate_seal(s->gate, route->session, frame->data, frame->len, &s->sealed, &sealed, err);
+    if (code == FC_OK && sealed)
+        send_bytes(s, s->sealed.data, s->sealed.len, route);
+    return code;
+}
+
+/* Through the gate, if there is one, to whoever serves. */
+static enum fc_code take(struct fc_server *s, void *data, size_t len, struct fc_route *route,
+                         struct fc_error *err)
+{
+    struct fc_gate_result r;
+    if (!s->gate)
+        return fc_server_serve(s, data, len, &fc_client_anonymous, route, err);
+    switch (fc_gate_receive(s->gate, fc_now(), data, len, &r)) {
+    case FC_GATE_FRAME:
+        route->session = r.session;
+        return fc_server_serve(s, r.frame, r.n_frame, r.identity, route, err);
+    case FC_GATE_REPLY:
+        send_bytes(s, r.reply, r.n_reply, route);
+        return FC_OK;
+    case FC_GATE_CLEAR:
+        return fc_server_refuse_clear(s, route);
+    default:
+        return FC_OK;
+    }
+}
+
 static enum fc_code receive_one(struct fc_server *s, bool *found, struct fc_error *err)
 {
     void *data = NULL;
@@ -42,7 +92,7 @@ static enum fc_code receive_one(struct fc_server *s, bool *found, struct fc_erro
     if (control.cmsg_len && control.cmsg_len <= sizeof route.control &&
         control.cmsg_level == PROTO_SP && control.cmsg_type == SP_HDR) {
         route.len = control.cmsg_len;
-        code = fc_server_serve(s, data, (size_t)n, &route, err);
+        code = take(s, data, (size_t)n, &route, err);
     }
     nn_freemsg(data);
     return code;
@@ -93,6 +143,8 @@ enum fc_code fc_server_poll(struct fc_server *s, double timeout, struct fc_error
     double now = fc_now(), deadline = now + timeout;
     fc_server_drop_aged(s, now);
     measure(s, now);
+    if (s->gate)
+        fc_gate_sweep(s->gate, now);
     enum fc_code code = serve_round(s, &frames, &deadline, err);
     double left = deadline - fc_now();
     if (code != FC_OK || frames || left <= 0)
@@ -136,7 +188,7 @@ static void set_defaults(struct fc_server_options *o)
 static enum fc_code bind_socket(struct fc_server *s, struct fc_error *err)
 {
     struct fc_address address;
-    enum fc_code code = fc_address_parse(&address, s->options.address, err);
+    enum fc_code code = fc_address_parse(&address, s->options.address, s->gate != NULL, err);
     if (code != FC_OK)
         return code;
     s->socket = nn_socket(AF_SP_RAW, NN_REP);
@@ -144,7 +196,8 @@ static enum fc_code bind_socket(struct fc_server *s, struct fc_error *err)
         return fc_fail(err, FC_ERR_NETWORK, "server: cannot make a socket: %s",
                        nn_strerror(nn_errno()));
     /* A connection that announces more than this is closed by nanomsg before it is read. */
-    int largest = (int)(FC_FRAME_PRELUDE + FC_FRAME_MAX_HEADER + s->options.limits.frame_bytes);
+    int largest = (int)fc_tunnel_largest(FC_FRAME_PRELUDE + FC_FRAME_MAX_HEADER +
+                                         s->options.limits.frame_bytes);
     int ipv4_only = !address.ipv6;
     if (nn_setsockopt(s->socket, NN_SOL_SOCKET, NN_RCVMAXSIZE, &largest, sizeof largest) < 0 ||
         nn_setsockopt(s->socket, NN_SOL_SOCKET, NN_IPV4ONLY, &ipv4_only, sizeof ipv4_only) < 0)
@@ -171,6 +224,14 @@ static enum fc_code open_results(struct fc_server *s, struct fc_error *err)
     return fc_results_open(&s->results, &how, &s->table, err);
 }
 
+static enum fc_code open_gate(struct fc_server *s, struct fc_error *err)
+{
+    struct fc_gate_options how = s->options.gate;
+    how.notice = s->options.notice;
+    how.context = s->options.notice_context;
+    return fc_gate_open(&s->gate, &how, err);
+}
+
 enum fc_code fc_server_open(struct fc_server **out, const struct fc_server_options *options,
                             const struct fc_server_handler *handler, struct fc_error *err)
 {
@@ -190,12 +251,16 @@ enum fc_code fc_server_open(struct fc_server **out, const struct fc_server_optio
     enum fc_code code = s->model ? FC_OK : FC_ERR_MEMORY;
     if (code == FC_OK)
         code = fc_jobs_init(&s->table, s->options.max_jobs, s->options.max_items, err);
+    if (code == FC_OK && options->gate.key)
+        code = open_gate(s, err);
     if (code == FC_OK)
         code = fc_admission_init(&s->admission, s->options.max_jobs, s->options.max_bytes, err);
     if (code == FC_OK)
         code = bind_socket(s, err);
     if (code == FC_OK)
         code = open_results(s, err);
+    if (code == FC_OK && s->gate) /* answers from the disk, of clients that have gone meanwhile */
+        fc_server_drop_revoked(s);
     if (code != FC_OK)
         fc_server_close(s);
     else
@@ -214,8 +279,20 @@ void fc_server_close(struct fc_server *s)
     fc_admission_free(&s->admission);
     fc_text_free(&s->out);
     fc_text_free(&s->body);
+    fc_text_free(&s->sealed);
+    fc_gate_close(s->gate);
     free(s->model);
     free(s);
+}
+
+enum fc_code fc_server_reload(struct fc_server *s, struct fc_error *err)
+{
+    if (!s->gate)
+        return FC_OK;
+    enum fc_code code = fc_gate_reload(s->gate, err);
+    if (code == FC_OK)
+        fc_server_drop_revoked(s);
+    return code;
 }
 
 void fc_server_drain(struct fc_server *s, double seconds)
@@ -278,4 +355,6 @@ void fc_server_stats(const struct fc_server *s, struct fc_server_stats *stats)
     stats->state_bytes = fc_results_bytes(&s->results);
     stats->tokens_per_second = s->window.tokens_per_second;
     stats->uptime = fc_now() - s->started;
+    if (s->gate)
+        fc_gate_stats(s->gate, &stats->gate);
 }

@@ -28,6 +28,7 @@
 #ifndef FC_NET_SERVER_H
 #define FC_NET_SERVER_H
 
+#include "net/gate.h"
 #include "net/message.h"
 #include "net/status.h"
 
@@ -54,11 +55,15 @@ struct fc_server_handler {
 
 /* Fields that are 0 take the default. */
 struct fc_server_options {
-    const char *address; /* fc_address_parse */
-    const char *model;   /* what answers: the same text means the same answers (name, dtype, hash
-                            of the weights); clients insist that it does not change during a job */
-    const char *name;    /* program and version, told to clients: "fedcot" */
-    size_t window;       /* items with the handler at once: 64 */
+    const char *address;         /* fc_address_parse */
+    struct fc_gate_options gate; /* key NULL: in clear, on loopback. Else every client needs a
+                                    session, and its job ids are names of its own: nobody reaches
+                                    the jobs of another key, whatever he knows. Its notices
+                                    go to `notice` below */
+    const char *model; /* what answers: the same text means the same answers (name, dtype, hash
+                          of the weights); clients insist that it does not change during a job */
+    const char *name;  /* program and version, told to clients: "fedcot" */
+    size_t window;     /* items with the handler at once: 64 */
     struct fc_limits limits; /* 1024 items and 16 MiB a frame, 4096 items a job, 64 KiB a prompt,
                                 4096 tokens */
     size_t max_jobs;         /* 256 */
@@ -75,8 +80,9 @@ struct fc_server_options {
     void *notice_context;
 };
 
-/* Binds. FC_ERR_NETWORK when the address is taken; FC_ERR_UNSUPPORTED when it is not loopback. The
- * handler is copied; its context outlives the server. */
+/* Binds. FC_ERR_NETWORK when the address is taken; FC_ERR_UNSUPPORTED when it is not loopback and
+ * there are no keys; FC_ERR_INPUT when the list of clients is not one. The handler is copied; its
+ * context outlives the server. */
 enum fc_code fc_server_open(struct fc_server **s, const struct fc_server_options *options,
                             const struct fc_server_handler *handler, struct fc_error *err);
 
@@ -101,6 +107,10 @@ enum fc_code fc_server_complete(struct fc_server *s, uint64_t id, const char *te
                                 size_t n_tokens, enum fc_answer_finish finish,
                                 struct fc_error *err);
 
+/* Reads the list of clients again: clients that are no longer in it lose their sessions and their
+ * jobs. On failure nothing changes. Without keys it does nothing. */
+enum fc_code fc_server_reload(struct fc_server *s, struct fc_error *err);
+
 struct fc_server_stats {
     size_t jobs, waiting, running, finished; /* now; finished: not yet acknowledged */
     size_t bytes_held, state_bytes;
@@ -113,6 +123,7 @@ struct fc_server_stats {
     uint64_t busy;       /* requests refused, or accepted in part, for want of room or budget */
     uint64_t tokens;     /* of all answers */
     uint64_t frames_in, frames_out, bytes_in, bytes_out;
+    struct fc_gate_stats gate;
     double tokens_per_second, uptime;
 };
 void fc_server_stats(const struct fc_server *s, struct fc_server_stats *stats);

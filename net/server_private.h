@@ -29,12 +29,26 @@ struct fc_server {
     } window;
     struct fc_server_stats stats;
     struct fc_text out, body; /* reused for each answer */
+    struct fc_gate *gate;     /* NULL: in clear */
+    struct fc_text sealed;
 };
 
 /* Serves one received frame. A client's fault is told to the client; only our own troubles are an
  * error. */
 enum fc_code fc_server_serve(struct fc_server *s, const void *data, size_t len,
-                             struct fc_route *route, struct fc_error *err);
+                             const struct fc_client_identity *identity, struct fc_route *route,
+                             struct fc_error *err);
+
+/* Tells a client without keys, in clear, that it needs some. Nothing of its frame is looked at. */
+enum fc_code fc_server_refuse_clear(struct fc_server *s, struct fc_route *route);
+
+/* Sends a frame, sealed if the route has a session. To a client that is gone or does not read,
+ * nanomsg drops it: the client will ask again. */
+enum fc_code fc_server_send(struct fc_server *s, const struct fc_text *frame,
+                            struct fc_route *route, struct fc_error *err);
+
+/* Drops the jobs of clients that are no longer in the list. */
+void fc_server_drop_revoked(struct fc_server *s);
 
 /* Hands items to the handler as long as its window has room. */
 enum fc_code fc_server_hand_out(struct fc_server *s, struct fc_error *err);
@@ -65,8 +79,7 @@ enum fc_code fc_serve_hello(struct fc_server_request *r, struct fc_error *err);
 enum fc_code fc_serve_submit(struct fc_server_request *r, struct fc_error *err);
 enum fc_code fc_serve_poll(struct fc_server_request *r, struct fc_error *err);
 
-/* Sends a frame whose body is s->body, which is empty then. To a client that is gone or does not
- * read, nanomsg drops it: the client will ask again. */
+/* Encodes and sends (fc_server_send) a frame whose body is s->body, which is empty then. */
 enum fc_code fc_server_answer(struct fc_server *s, struct fc_route *route, int kind,
                               uint64_t sequence, const cJSON *header, struct fc_error *err);
 /* The same as the answer to a request. */

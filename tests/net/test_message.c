@@ -44,22 +44,56 @@ static void test_addresses(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct fc_address a;
         struct fc_error err = {0};
-        enum fc_code code = fc_address_parse(&a, cases[i].text, &err);
+        enum fc_code code = fc_address_parse(&a, cases[i].text, false, &err);
         if (code != cases[i].code)
             fail_msg("%s: code %d, expected %d", cases[i].text, code, cases[i].code);
         if (cases[i].becomes)
             assert_string_equal(a.text, cases[i].becomes);
         if (code == FC_ERR_UNSUPPORTED)
-            assert_non_null(strstr(err.text, "not encrypted yet"));
+            assert_non_null(strstr(err.text, "not encrypted; give both ends keys"));
     }
     char longest[300] = "ipc://";
     memset(longest + 6, 'x', sizeof longest - 7);
     struct fc_address a;
-    assert_int_equal(fc_address_parse(&a, longest, NULL), FC_ERR_USAGE);
+    assert_int_equal(fc_address_parse(&a, longest, false, NULL), FC_ERR_USAGE);
     memcpy(longest, "tcp://", 6);
-    assert_int_equal(fc_address_parse(&a, longest, NULL), FC_ERR_USAGE);
+    assert_int_equal(fc_address_parse(&a, longest, false, NULL), FC_ERR_USAGE);
     memcpy(longest + 290, ":55", 4);
-    assert_int_equal(fc_address_parse(&a, longest, NULL), FC_ERR_USAGE);
+    assert_int_equal(fc_address_parse(&a, longest, false, NULL), FC_ERR_USAGE);
+}
+
+static void test_addresses_with_keys(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *becomes;
+        bool ipv6;
+    } cases[] = {
+        {"tcp://0.0.0.0:5555", "tcp://0.0.0.0:5555", false},
+        {"tcp://*:5555", "tcp://*:5555", false},
+        {"tcp://192.0.2.7:5555", "tcp://192.0.2.7:5555", false},
+        {"tcp://[2001:db8::7]:5555", "tcp://[2001:db8::7]:5555", true},
+        {"tcp://[::1]:5555", "tcp://[::1]:5555", true},
+        {"tcp://llm.example.org:5555", "tcp://llm.example.org:5555", false},
+        {"tcp://localhost:5555", "tcp://127.0.0.1:5555", false},
+        {"ipc:///tmp/x", "ipc:///tmp/x", false},
+        {"tcp://eth0;127.0.0.1:5555", NULL, false},
+        {"tcp://[]:5555", NULL, false},
+        {"tcp://[::g]:5555", NULL, false},
+        {"tcp://a b:5555", NULL, false},
+        {"tcp://host", NULL, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fc_address a;
+        struct fc_error err = {0};
+        enum fc_code code = fc_address_parse(&a, cases[i].text, true, &err);
+        if (code != (cases[i].becomes ? FC_OK : FC_ERR_USAGE))
+            fail_msg("%s: code %d", cases[i].text, code);
+        if (cases[i].becomes) {
+            assert_string_equal(a.text, cases[i].becomes);
+            assert_int_equal(a.ipv6, cases[i].ipv6);
+        }
+    }
 }
 
 static void test_server_refuses_other_hosts(void **state)
@@ -188,6 +222,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_addresses_with_keys),
         cmocka_unit_test(test_server_refuses_other_hosts),
         cmocka_unit_test(test_sampling),
         cmocka_unit_test(test_fields),
