@@ -50,6 +50,14 @@ struct fc_gemm {
     enum fc_dtype y_type; /* FC_F32, or `type` */
 };
 
+/* Bytes of scratch of gemm_fp8: both operands in one byte an element, the last 16 rows of y,
+ * scales.
+ */
+static inline size_t fc_fp8_scratch(size_t m, size_t n, size_t k)
+{
+    return 4352 + ((m + 15) / 16 * 16 + n) * k + 64 * n;
+}
+
 /* Shape of attention. */
 struct fc_heads {
     size_t nh, nkv, hs;
@@ -173,6 +181,21 @@ struct fc_kernels {
      * wherever the row lies (batch invariance of generation). */
     void (*gemm_packed)(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
                         const struct fc_packed *w, size_t m);
+
+    /* ---- products in fp8 (fp8.c) ------------------------------------------------------------ */
+
+    /* Whether gemm_fp8 is faster than gemm here: CUDA from Ada and Hopper (sm_89) on. The CPU
+     * computes it for comparison only. */
+    bool (*has_fp8)(struct fc_stream *s);
+    /* y[m,n] = a[m,k] b[n,k]^T (+ bias) for forward passes, with a and b rounded to e4m3 (FP8
+     * formats, Micikevicius et al. 2022) and summed in fp32. Each is divided by a scale of its own
+     * before: the smallest power of two that brings its largest magnitude to 448 or less, found on
+     * the device. So a row depends on all rows of a: no batch invariance. A NaN or infinity in a or
+     * b makes all of y NaN. g as for gemm with trans_b, lda = ldb = k and no accumulate; k and n
+     * multiples of 16, rows of y at multiples of 16 bytes. Costs one more pass over a and two over
+     * b, 4 bytes an element of both. scratch: fc_fp8_scratch bytes. FC_ERR_UNSUPPORTED in the
+     * stream where the shape is another or the device has no fp8. */
+    void (*gemm_fp8)(struct fc_stream *s, const struct fc_gemm *g, void *scratch);
 
     /* ---- embedding (embedding.c) --------------------------------------------------------- */
 

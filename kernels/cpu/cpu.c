@@ -37,6 +37,9 @@ const struct fc_kernels fc_kernels_cpu = {
     .unpack = fc_cpu_unpack,
     .gemm_packed = fc_cpu_gemm_packed,
 
+    .has_fp8 = fc_cpu_has_fp8,
+    .gemm_fp8 = fc_cpu_gemm_fp8,
+
     .embed_forward = fc_cpu_embed_forward,
     .embed_backward = fc_cpu_embed_backward,
 

@@ -38,6 +38,9 @@ const struct fc_kernels fc_kernels_cuda = {
     .unpack = fc_cuda_unpack,
     .gemm_packed = fc_cuda_gemm_packed,
 
+    .has_fp8 = fc_cuda_has_fp8,
+    .gemm_fp8 = fc_cuda_gemm_fp8,
+
     .embed_forward = fc_cuda_embed_forward,
     .embed_backward = fc_cuda_embed_backward,
 

@@ -48,6 +48,9 @@ void fc_cuda_unpack(struct fc_stream *s, struct fc_packed *w);
 void fc_cuda_gemm_packed(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
                          const struct fc_packed *w, size_t m);
 
+bool fc_cuda_has_fp8(struct fc_stream *s);
+void fc_cuda_gemm_fp8(struct fc_stream *s, const struct fc_gemm *g, void *scratch);
+
 void fc_cuda_embed_forward(struct fc_stream *s, void *out, const void *table, const int32_t *ids,
                            size_t T, size_t C, enum fc_dtype dt);
 void fc_cuda_embed_backward(struct fc_stream *s, float *dtable, const void *dout,

@@ -122,7 +122,7 @@ static void empty_sum(struct fc_stream *s, const struct fc_gemm *g)
         FC_CUDA(s, cudaMemset2DAsync(g->y, g->ldy * size, 0, g->n * size, g->m, s->stream));
 }
 
-static void fill_with_bias(struct fc_stream *s, const struct fc_gemm *g)
+void fc_cuda_fill_with_bias(struct fc_stream *s, const struct fc_gemm *g)
 {
     fc_cuda_by_type(g->type, [&](auto *t) {
         using T = std::remove_pointer_t<decltype(t)>;
@@ -137,7 +137,7 @@ static void fill_with_bias(struct fc_stream *s, const struct fc_gemm *g)
     });
 }
 
-static struct fc_cuda_shape shape_of(const struct fc_gemm *g)
+struct fc_cuda_shape fc_cuda_shape_of(const struct fc_gemm *g)
 {
     struct fc_cuda_shape shape = {};
     shape.m = g->m;
@@ -166,9 +166,9 @@ void fc_cuda_gemm(struct fc_stream *s, const struct fc_gemm *g)
         empty_sum(s, g);
         return;
     }
-    struct fc_cuda_shape shape = shape_of(g);
+    struct fc_cuda_shape shape = fc_cuda_shape_of(g);
     if (g->bias && (g->y_type != g->type || !fc_cuda_aligned(g->bias, 16))) {
-        fill_with_bias(s, g);
+        fc_cuda_fill_with_bias(s, g);
         shape.bias = 0;
         shape.beta = 1;
     }
@@ -245,7 +245,7 @@ static bool make_plan(struct fc_stream *s, const struct fc_packed *w, struct fc_
     g.trans_b = true;
     g.type = w->dt;
     g.y_type = y_type;
-    struct fc_cuda_shape shape = shape_of(&g);
+    struct fc_cuda_shape shape = fc_cuda_shape_of(&g);
     shape.align_a = shape.align_b = shape.align_y = FC_CUDA_PACKED_ALIGN;
     struct fc_cuda_operands o = {pad, w->data, nullptr, nullptr, nullptr, pad + y_offset};
     if (!fc_cuda_plan_make(s, p, &shape, &o))

@@ -80,6 +80,10 @@ bool fc_cuda_plan_run(struct fc_stream *s, const struct fc_cuda_plan *p,
 /* Most workspace that a product may use. */
 size_t fc_cuda_plan_workspace(const struct fc_cuda_shape *shape);
 
+/* gemm.cu: what fc_gemm asks for, without fp8; and y = the bias in every row. */
+struct fc_cuda_shape fc_cuda_shape_of(const struct fc_gemm *g);
+void fc_cuda_fill_with_bias(struct fc_stream *s, const struct fc_gemm *g);
+
 /* algorithms.cu: fills p->algorithm and p->workspace, or sets p->blocks. False: error in the
  * stream.
  */
