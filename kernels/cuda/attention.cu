@@ -4,8 +4,6 @@
  */
 #include "kernels/cuda/attention.cuh"
 
-#include <type_traits>
-
 enum { DELTA_WARPS = 4, DELTA_THREADS = 32 * DELTA_WARPS };
 
 /* delta[t, head] = sum over channels of dout * out: what softmax's derivative subtracts. */
@@ -59,6 +57,12 @@ bool fc_cuda_attention_shape(struct fc_stream *s, struct fc_attention_shape *x,
     return true;
 }
 
+/* Rows of the head sizes that tensor cores take are whole units, so their pointers decide. */
+static bool is_aligned(const void *p)
+{
+    return fc_cuda_aligned(p, FC_ATTENTION_ALIGNMENT);
+}
+
 /* Sequences b .. of the call that fit one launch; returns the first that does not. */
 static size_t next_launch(struct fc_sequences *seqs, const int32_t *starts, size_t b, size_t B)
 {
@@ -81,9 +85,11 @@ void fc_cuda_attention_forward(struct fc_stream *s, void *out, float *lse, const
     c.qkv = qkv;
     c.out = out;
     c.lse = lse;
+    bool aligned = is_aligned(qkv) && is_aligned(out);
     for (size_t b = 0; b < B;) {
         b = next_launch(&seqs, starts, b, B);
-        fc_cuda_attention_forward_plain(s, &c, &seqs, dt);
+        if (!aligned || !fc_cuda_attention_forward_mma(s, &c, &seqs, dt))
+            fc_cuda_attention_forward_plain(s, &c, &seqs, dt);
     }
 }
 

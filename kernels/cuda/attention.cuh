@@ -9,6 +9,8 @@
 
 #include "kernels/cuda/launch.cuh"
 
+#include <type_traits>
+
 enum {
     FC_SEQUENCES = 896,          /* in one launch */
     FC_ATTENTION_MAX_HS = 256,   /* of the plain kernels, which take every head size below */
@@ -86,6 +88,11 @@ struct fc_paged_call {
     float *part_o;          /* [rows, nh, splits, hs] */
     float2 *part_sum;       /* [rows, nh, splits]: max, sum */
 };
+
+/* The tensor-core kernels: false where they have no such dtype or head size. Rows and pointers must
+ * be FC_ATTENTION_ALIGNMENT bytes aligned. */
+bool fc_cuda_attention_forward_mma(struct fc_stream *s, const struct fc_attention_call *c,
+                                   const struct fc_sequences *seqs, enum fc_dtype dt);
 
 /* The plain kernels: any dtype, any head size up to FC_ATTENTION_MAX_HS. */
 void fc_cuda_attention_forward_plain(struct fc_stream *s, const struct fc_attention_call *c,

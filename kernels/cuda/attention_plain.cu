@@ -14,8 +14,6 @@
  */
 #include "kernels/cuda/attention_plain.cuh"
 
-#include <type_traits>
-
 template <typename T, int NC>
 __global__ void __launch_bounds__(PLAIN_THREADS)
     attention_forward_plain(const __grid_constant__ struct fc_attention_call c,

@@ -10,8 +10,6 @@
 
 #include "kernels/cuda/attention.cuh"
 
-#include <type_traits>
-
 enum {
     PLAIN_WARPS = 4,
     PLAIN_THREADS = 32 * PLAIN_WARPS,

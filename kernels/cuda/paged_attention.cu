@@ -12,8 +12,6 @@
  */
 #include "kernels/cuda/attention.cuh"
 
-#include <type_traits>
-
 enum { WRITE_THREADS = 128, MERGE_WARPS = 4, MERGE_THREADS = 32 * MERGE_WARPS };
 
 /* Unit: what one access moves; units: of a row's keys, and as many of its values behind them. */

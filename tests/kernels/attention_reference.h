@@ -86,4 +86,42 @@ static inline void ref_backward(double *dqkv, const double *dout, const double *
             }
 }
 
+/* limit[T, w]: how far a gradient can be off, to first order, where the output (weights and
+ * result), the weights, and the gradients of the scores are each rounded, by `u` at most; scratch
+ * as above. */
+static inline void ref_backward_limits(double *limit, const double *dout, const double *qkv,
+                                       const int32_t *starts, size_t B, const struct fc_heads *h,
+                                       double u, double *scratch)
+{
+    size_t w = ref_width(h), hs = h->hs, kv = h->nkv * hs;
+    memset(limit, 0, (size_t)starts[B] * w * sizeof *limit);
+    for (size_t b = 0; b < B; b++)
+        for (size_t first = (size_t)starts[b], t = first; t < (size_t)starts[b + 1]; t++)
+            for (size_t i = 0; i < h->nh; i++) {
+                size_t n = t + 1 - first, head = (h->nh + i / (h->nh / h->nkv)) * hs;
+                double *p = scratch, *dp = p + n, *out = dp + n, mean = 0.0, off = 0.0;
+                const double *q = qkv + t * w + i * hs, *k = qkv + first * w + head;
+                const double *go = dout + (t * h->nh + i) * hs;
+                double *dq = limit + t * w + i * hs, *dk = limit + first * w + head;
+                ref_head(p, out, q, k, k + kv, w, n, hs, (double)h->scale);
+                for (size_t j = 0; j < n; j++) {
+                    dp[j] = 0.0;
+                    for (size_t c = 0; c < hs; c++) {
+                        dp[j] += go[c] * k[kv + j * w + c];
+                        off += u * p[j] * fabs(go[c] * k[kv + j * w + c]);
+                    }
+                    mean += p[j] * dp[j];
+                }
+                for (size_t c = 0; c < hs; c++)
+                    off += u * fabs(go[c] * out[c]);
+                for (size_t j = 0; j < n; j++)
+                    for (size_t c = 0; c < hs; c++) {
+                        double ds = p[j] * (off + u * fabs(dp[j] - mean)) * (double)h->scale;
+                        dq[c] += ds * fabs(k[j * w + c]);
+                        dk[j * w + c] += ds * fabs(q[c]);
+                        dk[kv + j * w + c] += u * p[j] * fabs(go[c]);
+                    }
+            }
+}
+
 #endif

@@ -133,7 +133,7 @@ static inline double kt_round(double v, int kind)
 /* The largest error of rounding to the kind, relative to the value. */
 static inline double kt_roundoff(int kind)
 {
-    return kind == FC_BF16 ? 0x1p-9 : kind == FC_F16 ? 0x1p-12 : 0x1p-24;
+    return kind == FC_BF16 ? 0x1p-8 : kind == FC_F16 ? 0x1p-11 : 0x1p-24;
 }
 
 /* The dtypes of activations that the back end under test has; tests loop over them. */

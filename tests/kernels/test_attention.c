@@ -109,10 +109,9 @@ static bool rounds_probabilities(void)
 }
 
 /* On the whole, 16-bit arithmetic must not cost more than twice what rounding the exact results
- * does; and nowhere more than `weighted` (if there is one) times the dtype's roundoff, or sixteen
- * times the cost on the whole. */
-static void check_rounded(struct kt *t, struct kt_array *a, const double *want,
-                          const double *weighted, const char *what)
+ * does; and nowhere more than that rounding and off[]. */
+static void check_rounded(struct kt *t, struct kt_array *a, const double *want, const double *off,
+                          const char *what)
 {
     double *rounded = kt_malloc(a->n * sizeof *rounded), u = kt_roundoff(a->kind);
     for (size_t i = 0; i < a->n; i++)
@@ -123,7 +122,7 @@ static void check_rounded(struct kt *t, struct kt_array *a, const double *want,
     if (!(found <= 2.0 * cost))
         fail_msg("%s: off by %.3g (rms), rounding alone costs %.3g", what, found, cost);
     for (size_t i = 0; i < a->n; i++) {
-        double limit = 1e-5 + 2.0 * u * fabs(want[i]) + (weighted ? u * weighted[i] : 16.0 * cost);
+        double limit = 1e-5 + u * fabs(want[i]) + off[i];
         if (!(fabs(a->ref[i] - want[i]) <= limit))
             fail_msg("%s: element %zu of %zu: expected %.9g, found %.9g (limit %.3g)", what, i,
                      a->n, want[i], a->ref[i], limit);
@@ -144,10 +143,26 @@ static void check_output(struct setting *x, enum fc_dtype dt, const char *what)
     for (size_t i = 0; i < n; i++)
         sizes[i] = i % x->w < v ? x->qkv.ref[i] : fabs(x->qkv.ref[i]);
     ref_forward(weighted, lse, sizes, x->starts, x->B, &x->h, x->room);
+    for (size_t i = 0; i < x->T * x->ow; i++)
+        weighted[i] *= kt_roundoff((int)dt);
     check_rounded(&x->t, &x->out, x->want_out, weighted, what);
     free(sizes);
     free(weighted);
     free(lse);
+}
+
+static void check_gradient(struct setting *x, enum fc_dtype dt, const char *what)
+{
+    size_t n = x->T * x->w;
+    if (dt == FC_F32) {
+        kt_check(&x->t, &x->dqkv, x->want_dqkv, largest(x->want_dqkv, n), what);
+        return;
+    }
+    double *off = kt_malloc(n * sizeof *off);
+    ref_backward_limits(off, x->dout.ref, x->qkv.ref, x->starts, x->B, &x->h, kt_roundoff((int)dt),
+                        x->room);
+    check_rounded(&x->t, &x->dqkv, x->want_dqkv, off, what);
+    free(off);
 }
 
 static void check_shape(const struct shape *s, enum fc_dtype dt)
@@ -159,10 +174,7 @@ static void check_shape(const struct shape *s, enum fc_dtype dt)
     ref_backward(x.want_dqkv, x.dout.ref, x.qkv.ref, x.starts, x.B, &x.h, x.room);
     check_output(&x, dt, s->what);
     kt_check(&x.t, &x.lse, x.want_lse, 1.0, s->what);
-    if (dt == FC_F32)
-        kt_check(&x.t, &x.dqkv, x.want_dqkv, largest(x.want_dqkv, x.T * x.w), s->what);
-    else
-        check_rounded(&x.t, &x.dqkv, x.want_dqkv, NULL, s->what);
+    check_gradient(&x, dt, s->what);
     tear_down(&x);
 }
 

@@ -130,7 +130,7 @@ static void check_output(struct cache *c, struct kt_array *out, const double *wa
     }
     kt_read(&c->t, out);
     for (size_t i = 0; i < out->n; i++) {
-        double limit = 1e-5 + kt_roundoff((int)c->dt) * (2.0 * fabs(want[i]) + weighted[i]);
+        double limit = 1e-5 + kt_roundoff((int)c->dt) * (fabs(want[i]) + weighted[i]);
         if (!(fabs(out->ref[i] - want[i]) <= limit))
             fail_msg("%s: element %zu of %zu: expected %.9g, found %.9g (limit %.3g)", what, i,
                      out->n, want[i], out->ref[i], limit);
