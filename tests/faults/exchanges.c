@@ -15,6 +15,8 @@
 
 struct party {
     const char *address;
+    struct fc_key_pair *key;
+    const unsigned char *server_key;
     uint64_t number;
     size_t items;
     size_t given, twice, forged;
@@ -23,7 +25,8 @@ struct party {
     pthread_t thread;
 };
 
-/* Two items in the air, so that there are as many frames as exchanges; every third is acknowledged late.
+/* Two items in the air, so that there are as many frames as exchanges; every third is acknowledged
+ * late.
  */
 static enum fc_code run_job(struct party *p, struct fc_client *c, unsigned char *seen)
 {
@@ -51,6 +54,12 @@ static enum fc_code run_job(struct party *p, struct fc_client *c, unsigned char 
     return fc_client_finish(c, &p->err);
 }
 
+static void must_be(bool holds, const char *what)
+{
+    if (!holds)
+        fail_msg("cannot make %s", what);
+}
+
 static void *client_main(void *argument)
 {
     struct party *p = argument;
@@ -58,6 +67,8 @@ static void *client_main(void *argument)
     struct fc_client_options o = client_options(p->address, p->number);
     unsigned char *seen = calloc(p->items, 1);
     o.timeout = 120;
+    o.key = p->key;
+    o.server_key = p->server_key;
     if (seen && fc_client_open(&c, &o, &p->err) == FC_OK) {
         (void)run_job(p, c, seen);
         fc_client_stats(c, &p->stats);
@@ -69,7 +80,7 @@ static void *client_main(void *argument)
 
 /* Runs the proxy beside this program; *counts is where its line will be. */
 static pid_t start_proxy(const char *self, const char *front, const char *back, const char *seed,
-                         const char *kinds, FILE **counts)
+                         FILE **counts)
 {
     char path[512], line[32] = "";
     int ends[2];
@@ -80,7 +91,7 @@ static pid_t start_proxy(const char *self, const char *front, const char *back, 
     if (child == 0) {
         dup2(ends[1], STDOUT_FILENO);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execl(path, path, front, back, seed, PERCENT, kinds, (char *)NULL);
+        execl(path, path, front, back, seed, PERCENT, (char *)NULL);
         _exit(127);
     }
     close(ends[1]);
@@ -110,27 +121,39 @@ static size_t size_of_run(void)
     return getenv("FEDCOT_TEST_LONG") ? 10000 : getenv("FEDCOT_TEST_SHORT") ? 100 : 300;
 }
 
-/* Nothing authenticates a message here, so its content is left alone; the rest is done to it. */
-static const char *const loss = "delay,drop,duplicate,reorder,replay";
-
-int main(int argc, char **argv)
+static struct fc_key_pair *make_key(void)
 {
-    (void)argc;
-    static struct running r;
-    struct party parties[CLIENTS] = {0};
-    char front[64];
-    const char *seed = getenv("FEDCOT_TEST_SEED") ? getenv("FEDCOT_TEST_SEED") : "7";
-    size_t items = size_of_run() / CLIENTS;
-    r = (struct running){.options = {.shortest = 0, .longest = 0.02}};
-    start_server(&r, 23000);
-    snprintf(front, sizeof front, "tcp://127.0.0.1:%d", free_port(23300));
-    FILE *counts;
-    alarm(0); /* a run has the time of its test */
-    pid_t proxy = start_proxy(argv[0], front, r.address, seed, loss, &counts);
+    struct fc_key_pair *pair = NULL;
+    must_be(fc_key_pair_make(&pair, NULL) == FC_OK, "a key");
+    return pair;
+}
+
+/* The list of clients, in a file that lives as long as this program. */
+static void write_list(char *path, const struct party *parties)
+{
+    int fd = mkstemp(path);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+    must_be(f != NULL, path);
     for (size_t i = 0; i < CLIENTS; i++) {
-        parties[i] = (struct party){.address = front, .number = i + 1, .items = items};
+        char key[FC_KEY_TEXT_SIZE];
+        fc_key_text(key, parties[i].key->public_key);
+        fprintf(f, "%s client-%zu\n", key, i + 1);
+    }
+    must_be(fclose(f) == 0, path);
+}
+
+static void start_clients(struct party *parties, const char *address, size_t items)
+{
+    for (size_t i = 0; i < CLIENTS; i++) {
+        parties[i].address = address;
+        parties[i].items = items;
         assert_int_equal(pthread_create(&parties[i].thread, NULL, client_main, &parties[i]), 0);
     }
+}
+
+/* Adds up what the clients saw. */
+static struct party join_clients(struct party *parties)
+{
     struct party all = {0};
     for (size_t i = 0; i < CLIENTS; i++) {
         pthread_join(parties[i].thread, NULL);
@@ -139,12 +162,43 @@ int main(int argc, char **argv)
         all.given += parties[i].given;
         all.twice += parties[i].twice;
         all.forged += parties[i].forged;
+        all.stats.handshakes += parties[i].stats.handshakes;
+        fc_key_pair_free(parties[i].key);
     }
+    return all;
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    static struct running r;
+    struct party parties[CLIENTS] = {0};
+    char front[64], list[] = "/tmp/fedcot-clients-XXXXXX";
+    const char *seed = getenv("FEDCOT_TEST_SEED") ? getenv("FEDCOT_TEST_SEED") : "7";
+    size_t items = size_of_run() / CLIENTS;
+    struct fc_key_pair *server_key = make_key();
+    for (size_t i = 0; i < CLIENTS; i++)
+        parties[i] = (struct party){
+            .key = make_key(), .server_key = server_key->public_key, .number = i + 1};
+    write_list(list, parties);
+    r = (struct running){.options = {.shortest = 0, .longest = 0.02}};
+    r.options.server.gate = (struct fc_gate_options){.key = server_key, .clients = list};
+    start_server(&r, 23000);
+    snprintf(front, sizeof front, "tcp://127.0.0.1:%d", free_port(23300));
+    FILE *counts;
+    alarm(0); /* a run has the time of its test */
+    pid_t proxy = start_proxy(argv[0], front, r.address, seed, &counts);
+    start_clients(parties, front, items);
+    struct party all = join_clients(parties);
     unsigned long faulty = stop_proxy(proxy, counts);
     stop_server(&r);
+    unlink(list);
+    fc_key_pair_free(server_key);
     size_t wanted = items * CLIENTS, generated = atomic_load(&r.counts.submitted);
-    printf("seed %s: %zu exchanges: lost %zu, generated twice %zu, given twice %zu, forged %zu\n",
+    printf("seed %s: %zu exchanges: lost %zu, generated twice %zu, given twice %zu, forged %zu; "
+           "%llu sessions, %llu messages not authentic or not new\n",
            seed, wanted, wanted - (all.given - all.twice), generated - wanted, all.twice,
-           all.forged);
+           all.forged, (unsigned long long)all.stats.handshakes,
+           (unsigned long long)r.stats.gate.dropped);
     return !(faulty > 0 && all.given == wanted && generated == wanted && !all.twice && !all.forged);
 }
