@@ -2,7 +2,8 @@
 """Jobs whose client, server, or both are killed by SIGKILL (or stopped for a while by SIGSTOP) at a
 moment that a seed chooses, and started again.
 
-Every job has its own server, ledger and folder. When it has ended, an undisturbed job is run with a
+Every job has its own server, which keeps its answers on disk, a ledger and a folder; sessions are
+encrypted. When it has ended, an undisturbed job is run with a
 copy of its ledger, hence over the same perturbed texts, and must give the same bytes of rationales
 and weights. The ledger must hold each document once, and as many draws as any other job's.
 
@@ -57,7 +58,7 @@ class Job:
 
     def start_server(self):
         return self.start("server.log", "serve", "--model", MODEL, "--listen", self.address(),
-                          "--threads", 1)
+                          "--state", self.work / "state", "--threads", 1, *self.options.server_keys)
 
     def start_client(self):
         data = self.options.data
@@ -65,7 +66,7 @@ class Job:
                           "--train", data / "train.jsonl", "--dev", data / "dev.jsonl",
                           "--epsilon", 8, "--rationale-tokens", 16, "--no-zero-shot",
                           "--no-label-only", "--tokens-per-step", 256, "--threads", 1,
-                          "--output", self.output)
+                          "--output", self.output, *self.options.client_keys)
 
     def address(self):
         return f"tcp://127.0.0.1:{self.port}"
@@ -153,6 +154,19 @@ def check_job(options, number, kind, duration, expected):
     return job.met, None
 
 
+def make_keys(options):
+    """A key for every server and one for every client."""
+    server, client = options.work / "server.key", options.work / "client.key"
+    for key in (server, client):
+        subprocess.run([options.fedcot, "keygen", "--out", key], check=True,
+                       stdout=subprocess.DEVNULL)
+    public = (options.work / "client.key.pub").read_text().strip()
+    clients = options.work / "clients.txt"
+    clients.write_text(f"{public} client\n")
+    options.server_keys = ["--key", server, "--clients", clients]
+    options.client_keys = ["--key", client, "--server-key", f"{server}.pub"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("fedcot", type=os.path.abspath)
@@ -168,6 +182,7 @@ def main():
         subprocess.run([sys.executable, HERE.parents[1] / "scripts" / "make_word_problems.py",
                         "--train", str(EXAMPLES), "--dev", "4", options.data], check=True,
                        stdout=subprocess.DEVNULL)
+        make_keys(options)
         first = Job(options, options.work / "first", options.port)
         options.port += 2
         begun = time.monotonic()
