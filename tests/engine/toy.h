@@ -29,21 +29,24 @@ struct toy {
             fail_msg("%s: %s", #call, why_.text);                                                  \
     } while (0)
 
-/* The device of a test, "cpu" unless it is compiled with -DFC_TEST_DEVICE="cuda"; where there is no
- * such device here the test is skipped, not passed. */
+/* The device of a test, "cpu" unless it is compiled with -DFC_TEST_DEVICE="cuda"; tests that
+ * compare two set it themselves. Where there is no such device here the test is skipped, not
+ * passed. */
 #ifndef FC_TEST_DEVICE
 #define FC_TEST_DEVICE "cpu"
 #endif
+static const char *test_device = FC_TEST_DEVICE;
+
 static inline void open_test_device(struct fc_device *dev)
 {
     struct fc_error err = {0};
-    enum fc_code code = fc_device_open(dev, FC_TEST_DEVICE, 2, &err);
+    enum fc_code code = fc_device_open(dev, test_device, 2, &err);
     if (code == FC_ERR_UNSUPPORTED) {
         printf("skipped: %s\n", err.text);
         exit(77);
     }
     if (code != FC_OK)
-        fail_msg("%s: %s", FC_TEST_DEVICE, err.text);
+        fail_msg("%s: %s", test_device, err.text);
 }
 
 /* Writes host floats to a parameter in the model's dtype. */
