@@ -166,6 +166,7 @@ struct fake_options {
     struct fake_counts *counts;
     struct fc_server_stats *stats; /* filled at the end; may be NULL */
     atomic_int *ready;             /* set once it listens; may be NULL */
+    atomic_int *reload;            /* set: read the list of clients again; becomes 2; may be NULL */
 };
 
 /* The serve loop, as cli/ has it. */
@@ -178,7 +179,12 @@ static inline enum fc_code fake_serve(const struct fake_options *o, struct fc_er
     if (o->ready)
         atomic_store(o->ready, code == FC_OK ? 1 : -1);
     while (code == FC_OK && !(o->stop && atomic_load(o->stop))) {
-        code = fc_server_poll(f->server, 0.002, err);
+        if (o->reload && atomic_load(o->reload) == 1) {
+            code = fc_server_reload(f->server, err);
+            atomic_store(o->reload, 2);
+        }
+        if (code == FC_OK)
+            code = fc_server_poll(f->server, 0.002, err);
         fc_sleep(o->step);
         if (code == FC_OK)
             code = fake_complete_due(f, err);
