@@ -99,6 +99,37 @@ static void test_graph(void **state)
     kt_close(&t);
 }
 
+/* Products in a recording: general and packed, of shapes that ran before, padded and not. */
+static void test_graph_products(void **state)
+{
+    (void)state;
+    enum { M = 70, N = 48, K = 40 };
+    struct kt t;
+    kt_open(&t);
+    struct kt_array x = kt_random(&t, M * K, FC_BF16, 1), w = kt_random(&t, N * K, FC_BF16, 1);
+    struct kt_array y = kt_array(&t, M * N, FC_BF16), z = kt_array(&t, M * N, FC_F32);
+    struct kt_array again_y = kt_array(&t, M * N, FC_BF16), again_z = kt_array(&t, M * N, FC_F32);
+    struct fc_packed *packed = t.k->pack(t.s, w.p, N, K, FC_BF16);
+    struct fc_gemm g = {.a = x.p, .b = w.p, .m = M, .n = N, .k = K, .lda = K, .ldb = K, .ldy = N};
+    g.trans_b = true;
+    g.type = g.y_type = FC_BF16;
+    g.y = y.p;
+    t.k->gemm(t.s, &g);
+    t.k->gemm_packed(t.s, z.p, FC_F32, x.p, packed, M);
+    g.y = again_y.p;
+    t.k->graph_begin(t.s);
+    t.k->gemm(t.s, &g);
+    t.k->gemm_packed(t.s, again_z.p, FC_F32, x.p, packed, M);
+    struct fc_graph *graph = t.k->graph_end(t.s);
+    if (graph)
+        t.k->graph_launch(t.s, graph);
+    kt_check_same_bits(&t, &y, &again_y, "a recorded product");
+    kt_check_same_bits(&t, &z, &again_z, "a recorded product with packed weights");
+    t.k->graph_free(t.s, graph);
+    t.k->unpack(t.s, packed);
+    kt_close(&t);
+}
+
 /* An error while a step is recorded: no graph, the error once, and the stream works again. */
 static void test_graph_error(void **state)
 {
@@ -121,9 +152,8 @@ static void test_graph_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_ring),
-        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_devices),     cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_graph),       cmocka_unit_test(test_graph_products),
         cmocka_unit_test(test_graph_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
