@@ -237,8 +237,10 @@ static enum fc_code attempt(struct fc_exchange *x, int kind, double until, struc
         code = transmit(x, x->channel ? &x->sealed : &x->out, until, err);
     if (code == FC_OK)
         code = await(x, until, &a, err);
-    if (code != FC_OK || a.event != FC_CHANNEL_FRAME)
+    if (code != FC_OK || a.event != FC_CHANNEL_FRAME) {
+        release(x);
         return code;
+    }
     code = fc_frame_decode(frame, a.frame, a.n_frame, FC_FRAME_MAX_BODY, err);
     if (code != FC_OK) {
         fc_error_prefix(err, "%s", x->address.text);
