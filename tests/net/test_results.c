@@ -42,6 +42,7 @@ static int begin(void **state)
     memset(shared, 0, sizeof *shared);
     server = 0;
     snprintf(address, sizeof address, "tcp://127.0.0.1:%d", free_port(23600));
+    alarm(280); /* many processes, each with its own start */
     strcpy(folder, "/tmp/fedcot-state-XXXXXX");
     if (!mkdtemp(folder))
         return -1;
