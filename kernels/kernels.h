@@ -93,6 +93,14 @@ struct fc_sampling {
     uint64_t seed, stream, position; /* the draw is fc_philox_uniform(seed, stream, position) */
 };
 
+/* Activations of feed-forward layers without a gate, by Hugging Face's names. */
+enum fc_ungated {
+    FC_GELU,      /* "gelu": x/2 (1 + erf(x / sqrt 2)), Hendrycks and Gimpel 2016 */
+    FC_GELU_TANH, /* "gelu_new", "gelu_pytorch_tanh": x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+                   */
+    FC_RELU       /* "relu": max(x, 0), slope 0 at 0 */
+};
+
 /* Slices of rows over which sums over all rows are split; their scratch holds one each. */
 enum { FC_ROW_SLICES = 128 };
 
@@ -219,6 +227,18 @@ struct fc_kernels {
     void (*rmsnorm_backward)(struct fc_stream *s, void *dx, float *dweight, const void *dy,
                              const void *x, const float *rstd, const void *weight, float *scratch,
                              size_t T, size_t C, enum fc_dtype dt);
+    /* x[T,C] += delta[T,C] (if delta is not NULL) as above, then y = (x - mean) * rstd * weight +
+     * bias with mean[t] = mean(x) and rstd[t] = 1/sqrt(mean((x - mean)^2) + eps). mean and rstd
+     * (may be NULL) are kept for backward. LayerNorm, Ba et al. 2016. */
+    void (*layernorm_forward)(struct fc_stream *s, void *y, void *x, const void *delta, float *mean,
+                              float *rstd, const void *weight, const void *bias, float eps,
+                              size_t T, size_t C, enum fc_dtype dt);
+    /* dx[T,C] += d loss/d x; dweight[C], dbias[C] fp32 += . scratch: 2 * FC_ROW_SLICES * C floats.
+     */
+    void (*layernorm_backward)(struct fc_stream *s, void *dx, float *dweight, float *dbias,
+                               const void *dy, const void *x, const float *mean, const float *rstd,
+                               const void *weight, float *scratch, size_t T, size_t C,
+                               enum fc_dtype dt);
 
     /* ---- rotary positions (rope.c) -------------------------------------------------------- */
 
@@ -263,6 +283,12 @@ struct fc_kernels {
     /* dgate_up[T,2F] from dout[T,F]. */
     void (*swiglu_backward)(struct fc_stream *s, void *dgate_up, const void *dout,
                             const void *gate_up, size_t T, size_t F, enum fc_dtype dt);
+    /* out[n] = f(in[n]); out may be in. */
+    void (*ungated_forward)(struct fc_stream *s, void *out, const void *in, enum fc_ungated f,
+                            size_t n, enum fc_dtype dt);
+    /* din[n] = dout[n] * f'(in[n]); din may be dout. */
+    void (*ungated_backward)(struct fc_stream *s, void *din, const void *dout, const void *in,
+                             enum fc_ungated f, size_t n, enum fc_dtype dt);
 
     /* ---- bias, rows, casts (rows.c) ---------------------------------------------------------- */
 

@@ -45,6 +45,8 @@ const struct fc_kernels fc_kernels_cpu = {
 
     .rmsnorm_forward = fc_cpu_rmsnorm_forward,
     .rmsnorm_backward = fc_cpu_rmsnorm_backward,
+    .layernorm_forward = fc_cpu_layernorm_forward,
+    .layernorm_backward = fc_cpu_layernorm_backward,
 
     .rope = fc_cpu_rope,
 
@@ -56,6 +58,8 @@ const struct fc_kernels fc_kernels_cpu = {
 
     .swiglu_forward = fc_cpu_swiglu_forward,
     .swiglu_backward = fc_cpu_swiglu_backward,
+    .ungated_forward = fc_cpu_ungated_forward,
+    .ungated_backward = fc_cpu_ungated_backward,
 
     .bias_forward = fc_cpu_bias_forward,
     .bias_backward = fc_cpu_bias_backward,

@@ -46,6 +46,8 @@ const struct fc_kernels fc_kernels_cuda = {
 
     .rmsnorm_forward = fc_cuda_rmsnorm_forward,
     .rmsnorm_backward = fc_cuda_rmsnorm_backward,
+    .layernorm_forward = fc_cuda_layernorm_forward,
+    .layernorm_backward = fc_cuda_layernorm_backward,
 
     .rope = fc_cuda_rope,
 
@@ -57,6 +59,8 @@ const struct fc_kernels fc_kernels_cuda = {
 
     .swiglu_forward = fc_cuda_swiglu_forward,
     .swiglu_backward = fc_cuda_swiglu_backward,
+    .ungated_forward = fc_cuda_ungated_forward,
+    .ungated_backward = fc_cuda_ungated_backward,
 
     .bias_forward = fc_cuda_bias_forward,
     .bias_backward = fc_cuda_bias_backward,

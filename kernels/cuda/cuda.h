@@ -63,6 +63,14 @@ void fc_cuda_rmsnorm_backward(struct fc_stream *s, void *dx, float *dweight, con
                               const void *x, const float *rstd, const void *weight, float *scratch,
                               size_t T, size_t C, enum fc_dtype dt);
 
+void fc_cuda_layernorm_forward(struct fc_stream *s, void *y, void *x, const void *delta,
+                               float *mean, float *rstd, const void *weight, const void *bias,
+                               float eps, size_t T, size_t C, enum fc_dtype dt);
+void fc_cuda_layernorm_backward(struct fc_stream *s, void *dx, float *dweight, float *dbias,
+                                const void *dy, const void *x, const float *mean, const float *rstd,
+                                const void *weight, float *scratch, size_t T, size_t C,
+                                enum fc_dtype dt);
+
 void fc_cuda_rope(struct fc_stream *s, void *qkv, const int32_t *positions, const float *table,
                   size_t T, const struct fc_heads *h, bool backward, enum fc_dtype dt);
 
@@ -86,6 +94,11 @@ void fc_cuda_swiglu_forward(struct fc_stream *s, void *out, const void *gate_up,
                             enum fc_dtype dt);
 void fc_cuda_swiglu_backward(struct fc_stream *s, void *dgate_up, const void *dout,
                              const void *gate_up, size_t T, size_t F, enum fc_dtype dt);
+
+void fc_cuda_ungated_forward(struct fc_stream *s, void *out, const void *in, enum fc_ungated f,
+                             size_t n, enum fc_dtype dt);
+void fc_cuda_ungated_backward(struct fc_stream *s, void *din, const void *dout, const void *in,
+                              enum fc_ungated f, size_t n, enum fc_dtype dt);
 
 void fc_cuda_bias_forward(struct fc_stream *s, void *y, const void *bias, size_t T, size_t N,
                           enum fc_dtype dt);
