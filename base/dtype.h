@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Formats that the engine computes in. File formats (Q4_0 and so on) are private to models/. */
+/* Formats that the engine computes in. File formats (Q4_0 and so on): base/dequant.h. */
 enum fc_dtype { FC_F32 = 0, FC_BF16 = 1, FC_F16 = 2 };
 
 /* Bytes of one element. */

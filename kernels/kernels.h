@@ -32,10 +32,11 @@
 extern "C" {
 #endif
 
-struct fc_stream; /* private to the back end */
-struct fc_packed; /* a weight matrix in the layout that the back end's GEMM likes best */
-struct fc_event;  /* a point in a stream's work */
-struct fc_graph;  /* work that was recorded once and is launched as a whole */
+struct fc_stream;    /* private to the back end */
+struct fc_packed;    /* a weight matrix in the layout that the back end's GEMM likes best */
+struct fc_quantised; /* a weight matrix in the blocks of its file, laid out for the back end */
+struct fc_event;     /* a point in a stream's work */
+struct fc_graph;     /* work that was recorded once and is launched as a whole */
 
 /* y[m,n] = op(a) op(b) (+ bias, or + y): GEMM with fp32 accumulation, rounded once. */
 struct fc_gemm {
@@ -204,6 +205,28 @@ struct fc_kernels {
      * b, 4 bytes an element of both. scratch: fc_fp8_scratch bytes. FC_ERR_UNSUPPORTED in the
      * stream where the shape is another or the device has no fp8. */
     void (*gemm_fp8)(struct fc_stream *s, const struct fc_gemm *g, void *scratch);
+
+    /* ---- weights as files store them (dequant.c, quantised.c) ------------------------------ */
+
+    /* out[n * block] (dt) from n blocks of a format of base/dequant.h, `type` its number: the bits
+     * of the format's `expand`, rounded to dt. blocks: 2-byte aligned. FC_ERR_UNSUPPORTED for a
+     * type that the table does not have. */
+    void (*dequantise)(struct fc_stream *s, void *out, enum fc_dtype dt, const void *blocks,
+                       uint32_t type, size_t n);
+    /* A copy of w[n, k / 32], blocks of Q4_0, Q4_1 or Q8_0 as in a file (2-byte aligned), that
+     * gemm_quantised reads; k a multiple of 32. About as many bytes. Owner: the caller, with
+     * quantised_close. The source is no longer needed after sync. NULL: error in the stream. */
+    struct fc_quantised *(*quantised_open)(struct fc_stream *s, const void *blocks, uint32_t type,
+                                           size_t n, size_t k);
+    void (*quantised_close)(struct fc_stream *s, struct fc_quantised *w); /* NULL is fine */
+    /* y[m,n] = x[m,k] w[n,k]^T, weights expanded to fp32 on the way, fp32 accumulation. A row's
+     * result has the same bits whatever m is and wherever the row lies. Made for small m, where
+     * reading w is the cost: w is read once for each 8 (CUDA) or 32 (CPU) rows. */
+    void (*gemm_quantised)(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
+                           enum fc_dtype x_type, const struct fc_quantised *w, size_t m);
+    /* out[T,k] (dt) = rows ids[t] of w, as `dequantise` gives them. ids < n. */
+    void (*embed_quantised)(struct fc_stream *s, void *out, const struct fc_quantised *w,
+                            const int32_t *ids, size_t T, enum fc_dtype dt);
 
     /* ---- embedding (embedding.c) --------------------------------------------------------- */
 

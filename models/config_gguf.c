@@ -1,6 +1,6 @@
 /* GGUF metadata -> struct fc_model_config. */
+#include "base/dequant.h"
 #include "models/config.h"
-#include "models/dequant.h"
 #include "models/gguf.h"
 
 #include <math.h>

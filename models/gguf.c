@@ -1,5 +1,5 @@
+#include "base/dequant.h"
 #include "base/memory.h"
-#include "models/dequant.h"
 #include "models/gguf_private.h"
 
 #include <inttypes.h>

@@ -25,7 +25,7 @@ struct fc_gguf_string {
  * columns has dims {cols, rows}. */
 struct fc_gguf_tensor {
     struct fc_gguf_string name;
-    uint32_t type;  /* enum fc_ggml_type of models/dequant.h */
+    uint32_t type;  /* enum fc_ggml_type of base/dequant.h */
     size_t n_dims;  /* 1 to 4 */
     size_t dims[4]; /* unused ones are 1; the product fits in 63 bits */
     const unsigned char *data;

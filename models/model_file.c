@@ -1,9 +1,9 @@
 #include "models/model_file.h"
 
+#include "base/dequant.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "models/dequant.h"
 #include "models/gguf.h"
 #include "models/safetensors.h"
 

@@ -40,6 +40,12 @@ const struct fc_kernels fc_kernels_cpu = {
     .has_fp8 = fc_cpu_has_fp8,
     .gemm_fp8 = fc_cpu_gemm_fp8,
 
+    .dequantise = fc_cpu_dequantise,
+    .quantised_open = fc_cpu_quantised_open,
+    .quantised_close = fc_cpu_quantised_close,
+    .gemm_quantised = fc_cpu_gemm_quantised,
+    .embed_quantised = fc_cpu_embed_quantised,
+
     .embed_forward = fc_cpu_embed_forward,
     .embed_backward = fc_cpu_embed_backward,
 

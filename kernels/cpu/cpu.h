@@ -17,6 +17,7 @@
 #include <math.h>
 #include <string.h>
 
+struct fc_weight_format;
 struct fc_cpu_products; /* oneDNN engine, cached primitives and their scratch: private to onednn.c
                          */
 
@@ -185,6 +186,9 @@ void fc_cpu_gemm_blocks(struct fc_stream *s, const struct fc_gemm *g);
 void fc_cpu_add_slices(struct fc_stream *s, float *to, const float *slices, size_t n_slices,
                        size_t n);
 
+/* dequant.c: the format of this type; NULL with an error in the stream. */
+const struct fc_weight_format *fc_cpu_format(struct fc_stream *s, uint32_t type);
+
 /* memory.c: 64-byte aligned memory, NULL with *err; freed with fc_cpu_release. */
 void *fc_cpu_acquire(size_t bytes, const char *what, struct fc_error *err);
 void fc_cpu_release(void *p);
@@ -229,6 +233,16 @@ void fc_cpu_gemm_packed(struct fc_stream *s, void *y, enum fc_dtype y_type, cons
 
 bool fc_cpu_has_fp8(struct fc_stream *s);
 void fc_cpu_gemm_fp8(struct fc_stream *s, const struct fc_gemm *g, void *scratch);
+
+void fc_cpu_dequantise(struct fc_stream *s, void *out, enum fc_dtype dt, const void *blocks,
+                       uint32_t type, size_t n);
+struct fc_quantised *fc_cpu_quantised_open(struct fc_stream *s, const void *blocks, uint32_t type,
+                                           size_t n, size_t k);
+void fc_cpu_quantised_close(struct fc_stream *s, struct fc_quantised *w);
+void fc_cpu_gemm_quantised(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
+                           enum fc_dtype x_type, const struct fc_quantised *w, size_t m);
+void fc_cpu_embed_quantised(struct fc_stream *s, void *out, const struct fc_quantised *w,
+                            const int32_t *ids, size_t T, enum fc_dtype dt);
 
 void fc_cpu_embed_forward(struct fc_stream *s, void *out, const void *table, const int32_t *ids,
                           size_t T, size_t C, enum fc_dtype dt);

@@ -41,6 +41,12 @@ const struct fc_kernels fc_kernels_cuda = {
     .has_fp8 = fc_cuda_has_fp8,
     .gemm_fp8 = fc_cuda_gemm_fp8,
 
+    .dequantise = fc_cuda_dequantise,
+    .quantised_open = fc_cuda_quantised_open,
+    .quantised_close = fc_cuda_quantised_close,
+    .gemm_quantised = fc_cuda_gemm_quantised,
+    .embed_quantised = fc_cuda_embed_quantised,
+
     .embed_forward = fc_cuda_embed_forward,
     .embed_backward = fc_cuda_embed_backward,
 

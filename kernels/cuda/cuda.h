@@ -51,6 +51,16 @@ void fc_cuda_gemm_packed(struct fc_stream *s, void *y, enum fc_dtype y_type, con
 bool fc_cuda_has_fp8(struct fc_stream *s);
 void fc_cuda_gemm_fp8(struct fc_stream *s, const struct fc_gemm *g, void *scratch);
 
+void fc_cuda_dequantise(struct fc_stream *s, void *out, enum fc_dtype dt, const void *blocks,
+                        uint32_t type, size_t n);
+struct fc_quantised *fc_cuda_quantised_open(struct fc_stream *s, const void *blocks, uint32_t type,
+                                            size_t n, size_t k);
+void fc_cuda_quantised_close(struct fc_stream *s, struct fc_quantised *w);
+void fc_cuda_gemm_quantised(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
+                            enum fc_dtype x_type, const struct fc_quantised *w, size_t m);
+void fc_cuda_embed_quantised(struct fc_stream *s, void *out, const struct fc_quantised *w,
+                             const int32_t *ids, size_t T, enum fc_dtype dt);
+
 void fc_cuda_embed_forward(struct fc_stream *s, void *out, const void *table, const int32_t *ids,
                            size_t T, size_t C, enum fc_dtype dt);
 void fc_cuda_embed_backward(struct fc_stream *s, float *dtable, const void *dout,

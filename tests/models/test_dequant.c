@@ -2,7 +2,7 @@
 #define _GNU_SOURCE
 #include "tests/models/files.h"
 
-#include "models/dequant.h"
+#include "base/dequant.h"
 #include "models/safetensors.h"
 
 #include <math.h>

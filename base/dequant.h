@@ -3,8 +3,8 @@
  * A format stores blocks: `block` elements in `bytes` bytes. The plain formats (F32, F16, BF16)
  * have blocks of one element, so one table serves GGUF and safetensors. Values are bit-identical to
  * gguf.quants.dequantize of the PyPI package `gguf`. */
-#ifndef FC_MODELS_DEQUANT_H
-#define FC_MODELS_DEQUANT_H
+#ifndef FC_BASE_DEQUANT_H
+#define FC_BASE_DEQUANT_H
 
 #include <stddef.h>
 #include <stdint.h>

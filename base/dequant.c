@@ -1,4 +1,4 @@
-#include "models/dequant.h"
+#include "base/dequant.h"
 
 #include "base/dtype.h"
 
