@@ -148,14 +148,16 @@ struct q6_k {
     }
 };
 
-/* bytes of `from` (2-byte aligned) to shared memory, by 16 where both sides allow it. */
+/* bytes of `from` (2-byte aligned) to shared memory, by 16 where both sides allow it; zeros up to a
+ * multiple of 16, of which the last elements of a plain format are read. */
 __device__ __forceinline__ void fetch(uint8_t *to, const uint8_t *from, int bytes)
 {
     int by16 = (uintptr_t)from % 16 == 0 ? bytes / 16 * 16 : 0;
     for (int i = (int)threadIdx.x * 16; i < by16; i += THREADS * 16)
         *reinterpret_cast<uint4 *>(to + i) = *reinterpret_cast<const uint4 *>(from + i);
-    for (int i = by16 + (int)threadIdx.x * 2; i < bytes; i += THREADS * 2)
-        *reinterpret_cast<uint16_t *>(to + i) = *reinterpret_cast<const uint16_t *>(from + i);
+    for (int i = by16 + (int)threadIdx.x * 2; i < (bytes + 15) / 16 * 16; i += THREADS * 2)
+        *reinterpret_cast<uint16_t *>(to + i) =
+            i < bytes ? *reinterpret_cast<const uint16_t *>(from + i) : (uint16_t)0;
 }
 
 /* n elements; a tile's bytes are a multiple of 16 in every format. */
