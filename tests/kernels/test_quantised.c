@@ -63,11 +63,11 @@ static void test_dequantise(void **state)
 {
     (void)state;
     const struct fc_weight_format *format;
-    for (size_t f = 0; (format = fc_weight_format_at(f)); f++)
-        for (size_t d = 0; d < kt_n_dtypes(); d++) {
+    for (size_t d = 0; d < kt_n_dtypes(); d++) {
+        struct kt t;
+        kt_open(&t);
+        for (size_t f = 0; (format = fc_weight_format_at(f)); f++) {
             size_t sizes[] = {1, 7, 33, 9001 / format->block};
-            struct kt t;
-            kt_open(&t);
             for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
                 float *values;
                 size_t n = sizes[i] * format->block;
@@ -77,8 +77,9 @@ static void test_dequantise(void **state)
                 check_bits(&t, &out, values, n, format->name);
                 free(values);
             }
-            kt_close(&t);
         }
+        kt_close(&t);
+    }
 }
 
 static void test_unknown_type(void **state)
@@ -100,18 +101,16 @@ static void test_unknown_type(void **state)
 static const uint32_t kept[] = {FC_GGML_Q4_0, FC_GGML_Q4_1, FC_GGML_Q8_0};
 
 /* One product against fp64, and rows of the table. */
-static void check_product(uint32_t type, enum fc_dtype dt, enum fc_dtype y_type, size_t m, size_t n,
-                          size_t k)
+static void check_product(struct kt *t, uint32_t type, enum fc_dtype dt, enum fc_dtype y_type,
+                          size_t m, size_t n, size_t k)
 {
-    struct kt t;
-    kt_open(&t);
     float *w;
     const struct fc_weight_format *format = fc_weight_format(type);
-    struct kt_array blocks = some_blocks(&t, format, n * k / 32, &w, true);
-    struct kt_array x = kt_random(&t, m * k, (int)dt, 1.0), y = kt_array(&t, m * n, (int)y_type);
-    struct fc_quantised *q = t.k->quantised_open(t.s, blocks.p, type, n, k);
+    struct kt_array blocks = some_blocks(t, format, n * k / 32, &w, true);
+    struct kt_array x = kt_random(t, m * k, (int)dt, 1.0), y = kt_array(t, m * n, (int)y_type);
+    struct fc_quantised *q = t->k->quantised_open(t->s, blocks.p, type, n, k);
     assert_non_null(q);
-    t.k->gemm_quantised(t.s, y.p, y_type, x.p, dt, q, m);
+    t->k->gemm_quantised(t->s, y.p, y_type, x.p, dt, q, m);
     double *want = kt_malloc(m * n * sizeof *want), scale = 0.0;
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++) {
@@ -122,7 +121,7 @@ static void check_product(uint32_t type, enum fc_dtype dt, enum fc_dtype y_type,
             }
             scale = fmax(scale, size);
         }
-    kt_check(&t, &y, want, scale, format->name);
+    kt_check(t, &y, want, scale, format->name);
 
     enum { T = 9 };
     int32_t ids[T];
@@ -131,14 +130,13 @@ static void check_product(uint32_t type, enum fc_dtype dt, enum fc_dtype y_type,
         ids[i] = i == 0 ? (int32_t)n - 1 : kt_below(4, i, n);
         memcpy(rows + i * k, w + (size_t)ids[i] * k, k * sizeof *rows);
     }
-    struct kt_array at = kt_ints(&t, ids, T), out = kt_array(&t, T * k, (int)dt);
-    t.k->embed_quantised(t.s, out.p, q, at.p, T, dt);
-    check_bits(&t, &out, rows, T * k, "embed_quantised");
-    t.k->quantised_close(t.s, q);
+    struct kt_array at = kt_ints(t, ids, T), out = kt_array(t, T * k, (int)dt);
+    t->k->embed_quantised(t->s, out.p, q, at.p, T, dt);
+    check_bits(t, &out, rows, T * k, "embed_quantised");
+    t->k->quantised_close(t->s, q);
     free(rows);
     free(want);
     free(w);
-    kt_close(&t);
 }
 
 static void test_products(void **state)
@@ -148,14 +146,18 @@ static void test_products(void **state)
         size_t m, n, k;
     } shapes[] = {{1, 1, 32},    {1, 33, 64},   {7, 100, 576},
                   {8, 31, 1024}, {33, 7, 1056}, {1, 17, 2080}};
-    for (size_t f = 0; f < sizeof kept / sizeof *kept; f++)
+    for (size_t f = 0; f < sizeof kept / sizeof *kept; f++) {
+        struct kt t;
+        kt_open(&t);
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             for (size_t d = 0; d < kt_n_dtypes(); d++) {
                 enum fc_dtype dt = kt_dtypes[d];
-                check_product(kept[f], dt, dt, shapes[i].m, shapes[i].n, shapes[i].k);
+                check_product(&t, kept[f], dt, dt, shapes[i].m, shapes[i].n, shapes[i].k);
                 if (dt != FC_F32 && i == 2)
-                    check_product(kept[f], dt, FC_F32, shapes[i].m, shapes[i].n, shapes[i].k);
+                    check_product(&t, kept[f], dt, FC_F32, shapes[i].m, shapes[i].n, shapes[i].k);
             }
+        kt_close(&t);
+    }
 }
 
 /* A row of y has the same bits alone, among others, and at any place. */

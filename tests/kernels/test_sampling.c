@@ -384,14 +384,13 @@ static void test_no_token(void **state)
     }
 }
 
-static void check_selection(const double *scores, size_t n, size_t V, size_t m, const char *what)
+static void check_selection(struct kt *t, const double *scores, size_t n, size_t V, size_t m,
+                            const char *what)
 {
-    struct kt t;
-    kt_open(&t);
-    struct kt_array x = kt_array(&t, n * V, FC_F32), idx = kt_array(&t, n * m, KT_INT32);
-    kt_put(&t, &x, scores);
-    t.k->select_smallest(t.s, idx.p, x.p, n, V, m);
-    kt_read(&t, &idx);
+    struct kt_array x = kt_array(t, n * V, FC_F32), idx = kt_array(t, n * m, KT_INT32);
+    kt_put(t, &x, scores);
+    t->k->select_smallest(t->s, idx.p, x.p, n, V, m);
+    kt_read(t, &idx);
     for (size_t r = 0; r < n; r++) {
         struct scored *s = sorted(x.ref + r * V, V, 1.0);
         for (size_t i = 0; i < m; i++)
@@ -400,7 +399,6 @@ static void check_selection(const double *scores, size_t n, size_t V, size_t m, 
                          m, i, r, (int)s[i].id, idx.ref[r * m + i]);
         free(s);
     }
-    kt_close(&t);
 }
 
 static void test_select_smallest(void **state)
@@ -410,6 +408,8 @@ static void test_select_smallest(void **state)
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
         size_t V = sizes[k], ms[] = {1, V < 20 ? V : 20, V < 1100 ? V : 1100, V / 2 + 1, V};
         double *scores = some_logits(3 * V, k, 10.0);
+        struct kt t;
+        kt_open(&t);
         for (size_t i = 0; i < V; i++) {
             double coarse = round(scores[V + i]); /* ties, 0 and -0 */
             scores[V + i] = coarse;
@@ -419,10 +419,11 @@ static void test_select_smallest(void **state)
                                              : coarse;
         }
         for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
-            check_selection(scores, 3, V, ms[i], "mixed");
+            check_selection(&t, scores, 3, V, ms[i], "mixed");
         for (size_t i = 0; i < 3 * V; i++)
             scores[i] = i + 1 == 2 * V ? (double)INFINITY : (double)NAN;
-        check_selection(scores, 3, V, ms[1], "almost all NaN");
+        check_selection(&t, scores, 3, V, ms[1], "almost all NaN");
+        kt_close(&t);
         free(scores);
     }
 }
