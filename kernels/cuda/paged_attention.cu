@@ -87,7 +87,12 @@ __global__ void __launch_bounds__(MERGE_THREADS)
 
 static void run(struct fc_stream *s, const struct fc_paged_call *c, enum fc_dtype dt)
 {
-    fc_cuda_paged_plain(s, c, dt);
+    bool aligned = fc_cuda_aligned(c->qkv, FC_ATTENTION_ALIGNMENT) &&
+                   fc_cuda_aligned(c->out, FC_ATTENTION_ALIGNMENT) &&
+                   fc_cuda_aligned(c->keys, FC_ATTENTION_ALIGNMENT) &&
+                   fc_cuda_aligned(c->values, FC_ATTENTION_ALIGNMENT);
+    if (!aligned || !fc_cuda_paged_mma(s, c, dt))
+        fc_cuda_paged_plain(s, c, dt);
     if (c->splits == 1)
         return;
     dim3 grid((unsigned)c->rows, (unsigned)fc_cuda_blocks((size_t)c->shape.nh, MERGE_WARPS));
