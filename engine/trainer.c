@@ -58,6 +58,8 @@ enum fc_code fc_trainer_create(struct fc_trainer **out, struct fc_model *model,
         code = fc_batch_create(&t->batches[i], options->tokens_per_batch, err);
     if (code == FC_OK)
         code = fc_transformer_create(&t->transformer, model, options->tokens_per_batch, err);
+    if (code == FC_OK && options->fp8)
+        code = fc_transformer_use_fp8(t->transformer, err);
     if (code != FC_OK)
         goto fail;
     code = FC_ERR_MEMORY;

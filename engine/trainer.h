@@ -18,6 +18,7 @@ struct fc_trainer_options {
     size_t warmup;             /* the first steps are scaled by step / warmup on top */
     size_t tokens_per_batch;   /* rows of a micro-batch: bounds the memory of activations */
     float task_weight[FC_TASKS];
+    bool fp8; /* forward products in fp8: fc_transformer_use_fp8 */
     /* Of fp16 only: gradients of activations would vanish in it, so the loss is multiplied by a
      * scale, and the gradients of the weights, which are fp32, are divided by it again. The scale
      * begins here, is halved when gradients overflow, and doubled after so many steps without. */

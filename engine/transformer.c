@@ -64,6 +64,8 @@ struct fc_transformer {
     void *dact;     /* [T, F] */
     float *row_scratch;     /* [T, NH] or FC_ROW_SLICES rows of the widest vector */
     int32_t *token_scratch; /* [2 T] */
+    void *fp8_scratch;      /* of forward products in fp8; NULL: not in fp8 */
+    size_t fp8_bytes;
 };
 
 static void take_all(struct fc_transformer *t, struct fc_arena *a)
@@ -140,8 +142,34 @@ void fc_transformer_free(struct fc_transformer *t)
         return;
     fc_staging_close(&t->staging);
     fc_device_free(t->m->dev, t->arena.base, t->arena.size, FC_MEM_ACTIVATIONS);
+    fc_device_free(t->m->dev, t->fp8_scratch, t->fp8_bytes, FC_MEM_ACTIVATIONS);
     free(t->layers);
     free(t);
+}
+
+enum fc_code fc_transformer_use_fp8(struct fc_transformer *t, struct fc_error *err)
+{
+    const struct fc_model_config *c = &t->m->config;
+    struct fc_device *dev = t->m->dev;
+    size_t C = c->n_embd, F = c->n_ff, A = c->n_head * c->head_size;
+    size_t Q = A + 2 * c->n_kv_head * c->head_size;
+    const size_t products[][2] = {{Q, C}, {C, A}, {2 * F, C}, {C, F}}; /* n, k */
+    if (!dev->k->has_fp8(dev->stream))
+        return fc_fail(err, FC_ERR_UNSUPPORTED,
+                       "device %s has no fp8: NVIDIA GPUs have it from Ada and Hopper (compute "
+                       "capability 8.9) on; train without --fp8",
+                       dev->name);
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++) {
+        size_t n = products[i][0], k = products[i][1], bytes = fc_fp8_scratch(t->max_T, n, k);
+        if (n % 16 || k % 16)
+            return fc_fail(err, FC_ERR_UNSUPPORTED,
+                           "fp8 needs widths that are multiples of 16, and this model has a weight "
+                           "of %zu x %zu; train without --fp8",
+                           n, k);
+        t->fp8_bytes = bytes > t->fp8_bytes ? bytes : t->fp8_bytes;
+    }
+    t->fp8_scratch = fc_device_alloc(dev, t->fp8_bytes, FC_MEM_ACTIVATIONS, err);
+    return t->fp8_scratch ? FC_OK : FC_ERR_MEMORY;
 }
 
 static bool all_below(const int32_t *ids, size_t n, size_t limit)
@@ -218,7 +246,12 @@ static void linear(struct fc_transformer *t, void *y, enum fc_dtype y_type, cons
                         .y_type = y_type};
     if (bias < FC_P_KINDS)
         g.bias = fc_model_weight(m, bias, layer);
-    m->dev->k->gemm(m->dev->stream, &g);
+    bool of_block =
+        weight == FC_P_QKV || weight == FC_P_OUT || weight == FC_P_GATE_UP || weight == FC_P_DOWN;
+    if (t->fp8_scratch && of_block)
+        m->dev->k->gemm_fp8(m->dev->stream, &g, t->fp8_scratch);
+    else
+        m->dev->k->gemm(m->dev->stream, &g);
 }
 
 /* dx[T,k] = dy W; dW += dy^T x; dbias += column sums of dy. */

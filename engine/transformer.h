@@ -14,6 +14,11 @@ enum fc_code fc_transformer_create(struct fc_transformer **t, struct fc_model *m
                                    struct fc_error *err);
 void fc_transformer_free(struct fc_transformer *t); /* NULL is fine */
 
+/* From now on the forward products of the blocks (not of the head) are in fp8, see gemm_fp8 of
+ * kernels.h; backward ones stay as they are. FC_ERR_UNSUPPORTED where the device has no fp8 or the
+ * model a width that is no multiple of 16. */
+enum fc_code fc_transformer_use_fp8(struct fc_transformer *t, struct fc_error *err);
+
 /* Forward only. logits[n, V] fp32, host memory, of the batch's n_targets target rows. For tests
  * and small uses: scoring at speed is engine/score.h. */
 enum fc_code fc_transformer_logits(struct fc_transformer *t, const struct fc_batch *b,
