@@ -1,8 +1,9 @@
 /* Time: a busy server that is not dead, a dead one, waits that end, jobs that age out. */
 #include "harness.h"
 
-#define PATIENCE 25 /* seconds in which anything ends, on a machine that does much else: below 30  \
-                     */
+#define PATIENCE                                                                                   \
+    25 /* seconds in which anything ends, on a machine that does much else: below 30               \
+        */
 
 /* A server that is deaf for longer than the client's patience, again and again, but alive. */
 static void test_busy_server_is_not_dead(void **state)

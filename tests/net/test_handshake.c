@@ -458,6 +458,20 @@ static void test_refusals_are_bound(void **state)
     assert_true(fc_channel_ready(other, w->now));
     reply_to_client(w, c, &err);
     assert_int_equal(err.code, FC_ERR_INPUT);
+
+    /* Forged for the very packet, in a session that works: only "no such session" makes sense then,
+     * and costs a handshake. */
+    err = (struct fc_error){0};
+    struct fc_text sealed = frame_of(other, "question");
+    for (int code = FC_REFUSAL_KEY; code <= FC_REFUSAL_SESSION; code++) {
+        unsigned char forged[FC_REFUSAL_SIZE];
+        fc_packet_refuse(forged, (enum fc_packet_refusal)code, (unsigned char *)sealed.data,
+                         sealed.len);
+        assert_int_equal(to_client(w, other, forged, sizeof forged, &err),
+                         code == FC_REFUSAL_SESSION ? FC_CHANNEL_LOST : FC_CHANNEL_DROP);
+        assert_int_equal(err.code, FC_OK);
+    }
+    fc_text_free(&sealed);
     fc_text_free(&first);
     fc_channel_close(c);
     fc_channel_close(other);

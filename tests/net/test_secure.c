@@ -83,15 +83,14 @@ static void treat(struct relay *r, int way, void *control, struct fc_text *bytes
     bool harm = draw(r) < r->share;
     double kind = draw(r);
     r->harmed += harm;
-    if (harm && kind < 0.25)
-        return; /* lost */
-    if (harm && kind < 0.5) {
-        if (old->len)
-            pass(to, control, old); /* on this route, as if it were new */
-        pass(to, control, bytes);
-    }
+    if (harm && kind < 0.5 && old->len)
+        pass(to, control, old); /* on this route, as if it were new; it may never have come */
     fc_text_clear(old);
     fc_text_add(old, bytes->data, bytes->len);
+    if (harm && kind < 0.25)
+        return; /* lost, or held back */
+    if (harm && kind < 0.5)
+        pass(to, control, bytes);
     if (harm && kind >= 0.5 && kind < 0.75)
         bytes->data[(size_t)(draw(r) * (float)bytes->len)] ^= (char)(1 << (r->random % 8));
     if (harm && kind >= 0.75)
