@@ -5,7 +5,7 @@
 
 The examples are made of marked words, which no other text has and no vocabulary, and of ordinary
 ones. Sought are: marked words, runs of four ordinary words, ids, and keys, in many spellings
-(scan.py). Looked at: all bytes on the wire (a relay between the two, and tcpdump where it may run),
+(scan.py); first in a job in clear, then in an encrypted one. Looked at: all bytes on the wire (a relay between the two, and tcpdump where it may run),
 what both print, the files of both, the temporary and the home folder, what a killed client leaves,
 and the memory of the server.
 
@@ -127,9 +127,30 @@ class Side:
         return self.start(command).wait(timeout=600)
 
 
-class Keys:
-    """None: the connection is not encrypted."""
-    server_flags, client_flags, secrets = [], [], []
+class Clear:
+    """A session without keys."""
+    name, encrypted, server_flags, client_flags, secrets = "clear", False, [], [], {}
+
+
+class Encrypted:
+    """Sessions between two new key pairs."""
+    name, encrypted = "encrypted", True
+
+    def __init__(self):
+        folder = WORK / "keys"
+        folder.mkdir(mode=0o700)
+        self.secrets = {}
+        for side in ("server", "client"):
+            path = folder / (side + ".secret")
+            said = subprocess.run([FEDCOT, "keygen", "--out", path], check=True, capture_output=True)
+            secret = bytes.fromhex(path.read_text().split()[5])
+            assert len(secret) == 32 and secret.hex().encode() not in said.stdout + said.stderr
+            self.secrets[side + "'s key"] = [secret]
+        (folder / "clients").write_text((folder / "client.secret.pub").read_text().strip() + " here\n")
+        self.server_flags = ["--key", str(folder / "server.secret"), "--clients",
+                             str(folder / "clients")]
+        self.client_flags = ["--key", str(folder / "client.secret"), "--server-key",
+                             str(folder / "server.secret.pub")]
 
 
 class World:
@@ -169,6 +190,11 @@ class World:
         for way, data in self.relay.seen.items():
             yield "the wire " + way, bytes(data), ()
         if self.tcpdump and self.captured.exists():
+            through = sum(map(len, self.relay.seen.values()))
+            for _ in range(500):  # it is behind by what the kernel has not handed over
+                if self.captured.stat().st_size > through:
+                    break
+                time.sleep(0.02)
             yield "tcpdump", self.captured.read_bytes(), ()
         for side in (client, self.side):
             for path in sorted(p for p in side.folder.rglob("*") if p.is_file()):
@@ -176,11 +202,11 @@ class World:
                 if path.name in ("rationales.jsonl", "model.safetensors") or path.name in report:
                     continue
                 own = side is client and path.suffix == ".jsonl" and where.parts[0] == "out"
-                may = ("id",) if own else ("key",) if path.name.endswith(".key") else ()
+                may = ("id",) if own else ("ledger's key",) if path.name.endswith(".key") else ()
                 yield "%s/%s" % (side.folder.name, where), path.read_bytes(), may
         self.memory = scan.memory_of(self.server.pid) if memory else None
         if self.memory:
-            yield "the server's memory", bytes(self.memory), ()
+            yield "the server's memory", bytes(self.memory), ("server's key",)
 
     def look(self, scanner, client, report=(), memory=False):
         """Everything found, as (place, kind of secret, secret)."""
@@ -219,24 +245,25 @@ def clean_job(secrets, keys):
             status = client.run(world.command(client.folder / "out"))
         assert status == 0, client.said.read_text()
         key = (client.folder / "out/client.ledger.key").read_bytes()
-        secrets = dict(secrets, key=[key] + keys.secrets)
+        secrets = {**secrets, **keys.secrets, "ledger's key": [key]}
         scanner = scan.Scan(TOOLS + "/tool_scan", WORK / "needles", secrets)
         found = world.look(scanner, client, memory=True)
         assert not found, "private text got out:" + show(found)
         for part in ("tmp", "home", "cwd"):
             assert not list((client.folder / part).iterdir()), "files in the client's " + part
         sent = json.loads(open(client.folder / "out/perturbed.jsonl").readline())["prompt"].encode()
-        if keys is Keys:  # the scan looks at the right bytes: what may leave is there
+        if keys.encrypted:  # not even what may leave is to be seen by others
+            assert sent not in world.relay.seen["to the server"], "not encrypted"
+            assert b"FCoT" not in world.relay.seen["to the server"], "a frame in clear"
+        else:  # the scan looks at the right bytes: what may leave is there
             assert sent in world.relay.seen["to the server"], "the relay has seen nothing"
             if world.tcpdump:
                 wait_until(lambda: sent in world.captured.read_bytes(), "tcpdump")
-        else:
-            assert sent not in world.relay.seen["to the server"], "not encrypted"
         assert len(world.relay.seen["to the client"]) > 500, "no answers seen"
         if world.memory:
             assert b"tcp://127.0.0.1" in world.memory, "another memory"
-        print("clean: nothing in %.1f MB (wire %d bytes, tcpdump %s, the server's memory %s)" %
-              (scanner.bytes_seen / 1e6, sum(map(len, world.relay.seen.values())),
+        print("clean, %s: nothing in %.1f MB (wire %d bytes, tcpdump %s, the server's memory %s)" %
+              (keys.name, scanner.bytes_seen / 1e6, sum(map(len, world.relay.seen.values())),
                "too" if world.tcpdump else "not here",
                "%.0f MB" % (len(world.memory) / 1e6) if world.memory else "not here"))
         if traced:
@@ -267,12 +294,15 @@ def seeded_job(secrets, keys, leak):
         key = client.folder / "out/client.ledger.key"
         assert key.exists(), "the leaking client did not run:\n" + client.said.read_text()
         scanner = scan.Scan(TOOLS + "/tool_scan", WORK / "needles",
-                            dict(secrets, key=[key.read_bytes()] + keys.secrets))
+                            {**secrets, **keys.secrets, "ledger's key": [key.read_bytes()]})
         name = pathlib.Path(leak).stem
         found = world.look(scanner, client, memory=name == "header")
+        if keys.encrypted and not world.memory:
+            return print("seeded %s, encrypted: the server's memory is not to be read here" % name)
         assert found, "the leak %s was not found" % name
         places = sorted({place for place, _, _ in found})
-        print("seeded %s: found in %s" % (name, ", ".join(places)))
+        print("seeded %s, %s: found in %s" % (name, keys.name, ", ".join(places)))
+        assert not keys.encrypted or places == ["the server's memory"], "encrypted, and seen outside"
     finally:
         world.close()
 
@@ -280,9 +310,12 @@ def seeded_job(secrets, keys, leak):
 def main():
     secrets = make_data()
     print("seed %d: %d secrets" % (SEED, sum(map(len, secrets.values()))))
-    clean_job(secrets, Keys)
+    clean_job(secrets, Clear)
     for leak in LEAKS:
-        seeded_job(secrets, Keys, leak)
+        seeded_job(secrets, Clear, leak)
+    keys = Encrypted()
+    clean_job(secrets, keys)
+    seeded_job(secrets, keys, LEAKS[0])  # into a frame: encrypted, so the server alone has it
 
 
 try:
