@@ -38,6 +38,8 @@ void fc_cuda_graph_free(struct fc_stream *s, struct fc_graph *g);
 void fc_cuda_range_push(const char *name);
 void fc_cuda_range_pop(void);
 
+/* cublaslt.c: loads cuBLASLt, once; false with *err (FC_ERR_UNSUPPORTED) where it is not there. */
+bool fc_cuda_load_cublaslt(struct fc_error *err);
 bool fc_cuda_has_fast(struct fc_stream *s, enum fc_dtype dt);
 void fc_cuda_gemm(struct fc_stream *s, const struct fc_gemm *g);
 /* gemm_blocks.cu: g by our own kernel, for what cuBLASLt refuses. m, n, k > 0. */

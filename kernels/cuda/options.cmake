@@ -37,6 +37,7 @@ endif()
 
 add_library(fc_cuda_toolkit INTERFACE)
 target_compile_definitions(fc_cuda_toolkit INTERFACE FEDCOT_CUDA)
-target_link_libraries(fc_cuda_toolkit INTERFACE CUDA::cudart CUDA::cublasLt)
+# cuBLASLt is not linked but loaded: kernels/cuda/cublaslt.c says why.
+target_link_libraries(fc_cuda_toolkit INTERFACE CUDA::cudart ${CMAKE_DL_LIBS})
 set(FEDCOT_HAS_CUDA ON)
 message(STATUS "CUDA ${CUDAToolkit_VERSION}: ${FEDCOT_CUDA_ARCHS}")

@@ -140,6 +140,8 @@ static struct fc_algorithms *open_algorithms(struct fc_stream *s, struct fc_erro
 
 struct fc_cuda_products *fc_cuda_products_open(struct fc_stream *s, struct fc_error *err)
 {
+    if (!fc_cuda_load_cublaslt(err))
+        return nullptr;
     auto *p = static_cast<struct fc_cuda_products *>(calloc(1, sizeof(struct fc_cuda_products)));
     if (!p) {
         fc_fail(err, FC_ERR_MEMORY, "out of memory: matrix products");
