@@ -142,6 +142,8 @@ static void make_tag(const struct train_flags *f, const struct training_set *set
                             (double)t->seed,
                             (double)t->schedule,
                             (double)f->compute.dtype,
+                            (double)t->fp8,
+                            (double)t->stochastic_rounding,
                             t->lr,
                             t->weight_label,
                             t->weight_rationale,

@@ -129,9 +129,13 @@ const struct fc_option fc_train_options[] = {
      .offset = FIELD(seed),
      .fallback = "0",
      .metavar = "S",
-     .help = "of the order of examples",
+     .help = "of the order of examples, and of random rounding",
      .min = 0,
      .max = 9e15},
+    {.name = "stochastic-rounding",
+     .type = FC_OPT_FLAG,
+     .offset = FIELD(stochastic_rounding),
+     .help = "round 16-bit weights at random after each step, so that small steps are not lost"},
     {0}};
 
 size_t fc_train_flags_length(const struct fc_train_flags *f, size_t n_ctx)
@@ -169,6 +173,8 @@ struct fc_training_options fc_train_flags_apply(const struct fc_train_flags *f, 
     o.trainer.clip = (float)f->clip;
     o.trainer.schedule = (enum fc_schedule)f->schedule;
     o.trainer.warmup = f->warmup;
+    o.trainer.stochastic = f->stochastic_rounding;
+    o.trainer.seed = f->seed;
     /* A micro-batch must hold the longest sample. */
     o.trainer.tokens_per_batch = f->tokens_per_batch > longest ? f->tokens_per_batch : longest;
     o.trainer.task_weight[FC_TASK_PREDICT] = (float)f->weight_label;

@@ -13,7 +13,7 @@ struct fc_train_flags {
     size_t steps, epochs, tokens_per_step, tokens_per_batch, max_length, warmup, seed;
     double lr, weight_label, weight_rationale, weight_decay, clip, beta1, beta2;
     int schedule; /* enum fc_schedule */
-    bool fp8;
+    bool fp8, stochastic_rounding;
 };
 extern const struct fc_option fc_train_options[];
 

@@ -114,6 +114,20 @@ static enum fc_code check_file(const struct fc_trainer *t, const struct fc_map *
     return FC_OK;
 }
 
+/* Weights that were rounded at random are rounded again by the step that did it: with a learning
+ * rate of 0 it moves no master weight. The moments, which it does change, are sent again. */
+static void round_again(struct fc_trainer *t, const struct header *h, const unsigned char *vectors)
+{
+    const struct fc_device *dev = t->model->dev;
+    size_t bytes = t->model->params.total * sizeof(float);
+    struct fc_adamw how = {.beta1 = 0.5f, .beta2 = 0.5f, .eps = 1, .step = h->done};
+    dev->k->zero(dev->stream, t->gradients, bytes);
+    fc_trainer_update(t, &how);
+    for (int vector = 1; vector < 3; vector++)
+        dev->k->upload(dev->stream, block_of(t, vector, 0), vectors + (size_t)vector * bytes,
+                       bytes);
+}
+
 enum fc_code fc_trainer_load(struct fc_trainer *t, const char *path, const char *tag, char *note,
                              size_t note_size, struct fc_error *err)
 {
@@ -132,7 +146,9 @@ enum fc_code fc_trainer_load(struct fc_trainer *t, const char *path, const char 
     const unsigned char *from = map.data + sizeof h;
     for (int vector = 0; vector < 3; vector++, from += total * sizeof(float))
         dev->k->upload(dev->stream, block_of(t, vector, 0), from, total * sizeof(float));
-    if (t->master != t->model->weights)
+    if (t->options.stochastic && t->master != t->model->weights && h.done)
+        round_again(t, &h, map.data + sizeof h);
+    else if (t->master != t->model->weights)
         dev->k->cast(dev->stream, t->model->weights, t->model->dtype, t->master, FC_F32, total);
     code = dev->k->sync(dev->stream, err);
     t->done = (size_t)h.done;

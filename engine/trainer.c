@@ -173,8 +173,8 @@ static enum fc_code gradient_norm(struct fc_trainer *t, double *norm, struct fc_
     return code;
 }
 
-/* AdamW over the two flat ranges: with weight decay, and without. */
-static void update(struct fc_trainer *t, struct fc_adamw *how)
+/* Over the two flat ranges: with weight decay, and without. */
+void fc_trainer_update(struct fc_trainer *t, struct fc_adamw *how)
 {
     struct fc_model *model = t->model;
     const struct fc_kernels *k = model->dev->k;
@@ -184,6 +184,9 @@ static void update(struct fc_trainer *t, struct fc_adamw *how)
     for (int i = 0; i < 2; i++) {
         size_t at = ranges[i], n = ranges[i + 1] - at;
         how->weight_decay = i == 0 ? t->options.weight_decay : 0;
+        how->stochastic = t->options.stochastic;
+        how->seed = t->options.seed;
+        how->first = at;
         if (n)
             k->adamw(model->dev->stream, (char *)model->weights + at * element, t->master + at,
                      t->m + at, t->v + at, t->gradients + at, n, how, model->dtype);
@@ -267,7 +270,7 @@ enum fc_code fc_trainer_step(struct fc_trainer *t, const struct fc_sample *const
         /* As torch.nn.utils.clip_grad_norm_, with its 1e-6. */
         if (o->clip > 0 && metrics->gradient_norm > (double)o->clip)
             how.grad_scale *= (float)((double)o->clip / (metrics->gradient_norm + 1e-6));
-        update(t, &how);
+        fc_trainer_update(t, &how);
         code = dev->k->sync(dev->stream, err);
     }
     dev->k->range_pop();

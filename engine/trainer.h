@@ -24,6 +24,11 @@ struct fc_trainer_options {
      * begins here, is halved when gradients overflow, and doubled after so many steps without. */
     float loss_scale;
     size_t loss_scale_steps;
+    /* Round 16-bit weights up or down at random after each step, by what is cut off, so that
+     * changes smaller than half a unit are not lost on the average (struct fc_adamw). The draws
+     * depend on seed, step and place alone: a resumed run rounds alike. */
+    bool stochastic;
+    uint64_t seed;
 };
 
 /* lr 5e-5, betas 0.9 and 0.999, eps 1e-8, no decay, clip 1, constant, no warm-up, 2048 tokens a

@@ -19,4 +19,8 @@ struct fc_trainer {
     size_t good_steps;          /* since the scale last changed */
 };
 
+/* AdamW over all parameters, which also rounds the weights. `how` with everything but the weight
+ * decay, the rounding and the place, which differ by range. */
+void fc_trainer_update(struct fc_trainer *t, struct fc_adamw *how);
+
 #endif

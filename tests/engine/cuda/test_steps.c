@@ -23,6 +23,7 @@ struct how {
     size_t loss_scale_steps; /* likewise */
     size_t tokens_per_batch; /* likewise: two micro-batches */
     int stop;                /* save and load into a new trainer before this step; 0: never */
+    bool stochastic;
 };
 
 static void open_trainer(struct tiny *t, struct fc_trainer **trainer, const char *device,
@@ -35,6 +36,8 @@ static void open_trainer(struct tiny *t, struct fc_trainer **trainer, const char
         o.loss_scale = how->loss_scale;
     if (how->loss_scale_steps)
         o.loss_scale_steps = how->loss_scale_steps;
+    o.stochastic = how->stochastic;
+    o.seed = 5;
     if (how->tokens_per_batch)
         o.tokens_per_batch = how->tokens_per_batch;
     must(fc_trainer_create(trainer, &t->model, &o, why));
@@ -162,6 +165,28 @@ static void loss_scale(void **state)
     free(b.weights);
 }
 
+/* Weights rounded at random: other bits than to nearest, the same in every run and after a resume,
+ * and on the CPU, whose fp32 weights they follow. */
+static void stochastic_rounding(void **state)
+{
+    (void)state;
+    const struct how random = {.stochastic = true}, resumed = {.stochastic = true, .stop = 6};
+    const char *const devices[] = {"cuda", "cpu"};
+    struct course exact = train("cpu", FC_F32, &usual);
+    for (int i = 0; i < 2; i++) {
+        struct course nearest = train(devices[i], FC_BF16, &usual);
+        struct course a = train(devices[i], FC_BF16, &random);
+        struct course b = train(devices[i], FC_BF16, &resumed);
+        check_same_bits(&a, &b);
+        assert_memory_not_equal(a.weights, nearest.weights, a.bytes);
+        assert_true(distance(&a, &exact) <= 2e-2);
+        free(nearest.weights);
+        free(a.weights);
+        free(b.weights);
+    }
+    free(exact.weights);
+}
+
 /* Weights that overflow without any scale: an error, and the weights are as before. */
 static void broken_weights(void **state)
 {
@@ -193,9 +218,8 @@ static void broken_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(follows_the_cpu),
-        cmocka_unit_test(same_bits_every_run),
-        cmocka_unit_test(loss_scale),
+        cmocka_unit_test(follows_the_cpu), cmocka_unit_test(same_bits_every_run),
+        cmocka_unit_test(loss_scale),      cmocka_unit_test(stochastic_rounding),
         cmocka_unit_test(broken_weights),
     };
     return cmocka_run_group_tests_name("engine_cuda/steps", tests, NULL, NULL);
