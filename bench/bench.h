@@ -46,5 +46,6 @@ enum fc_code fc_case_gemm(struct fc_bench_context *c, struct fc_error *err);
 enum fc_code fc_case_train(struct fc_bench_context *c, struct fc_error *err);
 enum fc_code fc_case_generate(struct fc_bench_context *c, struct fc_error *err);
 enum fc_code fc_case_perturb(struct fc_bench_context *c, struct fc_error *err);
+enum fc_code fc_case_session(struct fc_bench_context *c, struct fc_error *err);
 
 #endif

@@ -15,6 +15,7 @@ static const struct bench_case {
     {"train", "one optimizer step on a ragged batch of two tasks", fc_case_train},
     {"generate", "32 requests after a shared prefix", fc_case_generate},
     {"perturb", "exact sampling with the embedding ranking", fc_case_perturb},
+    {"session", "handshake, and exchanges encrypted against clear", fc_case_session},
     {0},
 };
 
@@ -53,11 +54,12 @@ static const struct fc_option_group groups[] = {
 static const struct fc_command_spec spec = {
     .program = "fedcot-bench",
     .summary = "Measure throughput against this machine's own ceilings",
-    .description = "Cases: gemm, train, generate, perturb; all of them when none is named.\n\n"
-                   "Each figure is the median of several samples after a warm-up; noise is the "
-                   "median absolute deviation over the median. FLOPs are the necessary ones: no "
-                   "padding, logits at target positions only, backward twice forward. Compare "
-                   "shares of the peak of one run, not absolute times of different machines.",
+    .description =
+        "Cases: gemm, train, generate, perturb, session; all of them when none is named.\n\n"
+        "Each figure is the median of several samples after a warm-up; noise is the "
+        "median absolute deviation over the median. FLOPs are the necessary ones: no "
+        "padding, logits at target positions only, backward twice forward. Compare "
+        "shares of the peak of one run, not absolute times of different machines.",
     .groups = groups,
     .arguments = "[CASE...]",
 };
@@ -68,8 +70,8 @@ static const struct bench_case *find_case(const char *name, struct fc_error *err
     for (const struct bench_case *b = cases; b->name; b++)
         if (strcmp(b->name, name) == 0)
             return b;
-    fc_fail(err, FC_ERR_USAGE, "unknown case \"%s\"; the cases are gemm, train, generate, perturb",
-            name);
+    fc_fail(err, FC_ERR_USAGE,
+            "unknown case \"%s\"; the cases are gemm, train, generate, perturb, session", name);
     return NULL;
 }
 

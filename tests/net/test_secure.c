@@ -55,6 +55,7 @@ struct relay {
     struct fc_text seen;      /* everything, both ways */
     struct fc_text old[2][8]; /* to be sent again */
     unsigned harmed;
+    atomic_int hold; /* HOLD_NEXT: see hold_back */
     atomic_int stop;
     char address[64];
     pthread_t thread;
@@ -74,17 +75,59 @@ static void pass(int to, void *control, const struct fc_text *bytes)
     nn_sendmsg(to, &h, NN_DONTWAIT);
 }
 
+/* What a raw answer begins with: the number of its request, which is no part of the packet. */
+#define NUMBER 4
+
+enum { HOLD_OFF, HOLD_NEXT, HOLD_ONE, HOLD_TWO, HOLD_PLAYED };
+
+/* The answer to a request waits until the client has asked again and the server has answered that
+ * too; then it goes out, and the second answer, which is as authentic and newer, on the route of
+ * the next request. Whether the message was taken care of. */
+static bool hold_back(struct relay *r, int way, void *control, const struct fc_text *bytes)
+{
+    struct fc_text *one = &r->old[1][0], *two = &r->old[1][1];
+    int hold = atomic_load(&r->hold);
+    if (way == 1 && hold == HOLD_NEXT) {
+        fc_text_clear(one);
+        fc_text_add(one, bytes->data, bytes->len);
+        atomic_store(&r->hold, HOLD_ONE);
+        return true;
+    }
+    if (way == 1 && hold == HOLD_ONE) {
+        fc_text_clear(two);
+        fc_text_add(two, bytes->data, bytes->len);
+        pass(r->front, control, one);
+        atomic_store(&r->hold, HOLD_TWO);
+        return true;
+    }
+    if (way == 0 && hold == HOLD_TWO) {
+        two->len -= NUMBER; /* the route has the number of the request that came now */
+        memmove(two->data, two->data + NUMBER, two->len);
+        pass(r->front, control, two);
+        atomic_store(&r->hold, HOLD_PLAYED);
+    }
+    return false;
+}
+
 /* One message of a direction. */
 static void treat(struct relay *r, int way, void *control, struct fc_text *bytes)
 {
     int to = way ? r->front : r->back;
     struct fc_text *old = &r->old[way][r->random % 8];
     fc_text_add(&r->seen, bytes->data, bytes->len);
+    if (atomic_load(&r->hold)) {
+        if (!hold_back(r, way, control, bytes))
+            pass(to, control, bytes);
+        return;
+    }
     bool harm = draw(r) < r->share;
     double kind = draw(r);
     r->harmed += harm;
-    if (harm && kind < 0.5 && old->len)
+    if (harm && kind < 0.5 && old->len > NUMBER) {
+        if (way == 1)
+            memcpy(old->data, bytes->data, NUMBER);
         pass(to, control, old); /* on this route, as if it were new; it may never have come */
+    }
     fc_text_clear(old);
     fc_text_add(old, bytes->data, bytes->len);
     if (harm && kind < 0.25)
@@ -265,6 +308,30 @@ static void test_hostile_wire(void **state)
     free(r);
 }
 
+/* An authentic answer that was held back does not answer another request. */
+static void test_held_back_answer(void **state)
+{
+    struct world *w = *state;
+    struct relay *r = calloc(1, sizeof *r);
+    struct fc_error err = {0};
+    start_server(&w->running, 23000);
+    start_relay(r, w->running.address, 0);
+    struct fc_client_options o = keyed(w, r->address, 12, w->client[0], NULL);
+    struct fc_client *c = NULL;
+    o.resend = 1;
+    assert_int_equal(fc_client_open(&c, &o, &err), FC_OK);
+    atomic_store(&r->hold, HOLD_NEXT);
+    submit(c, "patience", 0, 3);
+    receive_all(c, "patience", 3);
+    assert_int_equal(fc_client_finish(c, &err), FC_OK);
+    fc_client_close(c);
+    stop_relay(r);
+    stop_server(&w->running);
+    assert_int_equal(atomic_load(&r->hold), HOLD_PLAYED);
+    fc_text_free(&r->seen);
+    free(r);
+}
+
 /* The server forgets its sessions when it starts again: another handshake, and the job goes on. */
 static void test_restarted_server(void **state)
 {
@@ -406,8 +473,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_wire_shows_nothing), TEST(test_hostile_wire),   TEST(test_restarted_server),
-        TEST(test_wrong_keys),         TEST(test_revoked_client), TEST(test_jobs_belong_to_keys),
+        TEST(test_wire_shows_nothing),  TEST(test_hostile_wire), TEST(test_held_back_answer),
+        TEST(test_restarted_server),    TEST(test_wrong_keys),   TEST(test_revoked_client),
+        TEST(test_jobs_belong_to_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
