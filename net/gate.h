@@ -1,6 +1,6 @@
-/* Private to the server: its side of the sessions. Between the socket and fc_server_serve: turns
- * packets into frames with the identity of who sent them, and frames into packets. No sockets and
- * no clock of its own.
+/* The server's side of the sessions, between its socket and fc_server_serve: turns packets into
+ * frames with the identity of who sent them, and frames into packets. No sockets and no clock of
+ * its own. Options and statistics are part of net/server.h; the functions are net/server.c's.
  *
  * A table of fixed size. A session is on trial until the first packet that its client sealed has
  * come; only then does it count. When there is no room the session on trial that is oldest goes,
