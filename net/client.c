@@ -106,6 +106,7 @@ static enum fc_code say_hello(struct fc_client *c, struct fc_error *err)
     c->x.greeted = true;
     c->hellos++;
     c->after = 0;
+    c->hold = 0; /* what an earlier server said of its room */
     c->first_unsent = 0;
     c->n_unsent += c->n_sent;
     c->n_sent = 0;

@@ -11,6 +11,7 @@
 #define HOUSEKEEPING 0.25 /* seconds between looks for aged jobs */
 #define SHORTEST_WAIT 0.1 /* seconds that a busy server tells clients to wait */
 #define LONGEST_WAIT 30.0
+#define DRAIN_WAIT 5.0 /* at most: one that drains may end at any time, and be followed at once */
 
 /* ---- answers ---- */
 
@@ -120,6 +121,11 @@ double fc_server_job_wait(const struct fc_server *s)
 {
     const struct fc_job *oldest = silent_longest(s);
     return clamp_wait(oldest ? oldest->contact + s->options.max_silence - fc_now() : 0);
+}
+
+double fc_server_drain_wait(const struct fc_server *s)
+{
+    return fmax(1, fmin(s->drained - fc_now(), DRAIN_WAIT));
 }
 
 double fc_server_item_wait(const struct fc_server *s)

@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 
-#include <math.h>
 #include <stdio.h>
 
 /* Another client's job goes on with this one: one that says hello for it, or the first one since it
@@ -25,7 +24,7 @@ static enum fc_code begin(struct fc_server_request *r, struct fc_party *party)
 {
     struct fc_server *s = r->server;
     if (s->drained)
-        return fc_server_refuse_busy(r, fmax(1, s->drained - fc_now()),
+        return fc_server_refuse_busy(r, fc_server_drain_wait(s),
                                      "the server takes no new jobs: it is about to stop");
     if (!fc_party_has_job_room(&s->table, party))
         return fc_server_refuse_busy(r, fc_server_job_wait(s),

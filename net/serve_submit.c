@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 
-#include <math.h>
 #include <sodium.h>
 #include <string.h>
 #include <time.h>
@@ -90,9 +89,7 @@ static enum fc_code read_submit(struct fc_server_request *r, struct fc_submissio
 static bool admit(struct fc_server_request *r, size_t bytes, size_t max_tokens)
 {
     struct fc_server *s = r->server;
-    r->retry_after = fc_server_item_wait(s);
-    if (s->drained)
-        r->retry_after = fmax(1, s->drained - fc_now());
+    r->retry_after = s->drained ? fc_server_drain_wait(s) : fc_server_item_wait(s);
     if (s->drained || r->job->n_items >= s->options.limits.job_items ||
         !fc_party_has_item_room(&s->admission, &s->table, r->job->party, bytes))
         return false;

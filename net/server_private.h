@@ -93,8 +93,9 @@ enum fc_code fc_server_refuse_busy(struct fc_server_request *r, double retry_aft
 
 /* Drops the job that has been silent longest, if it has been so for max_silence. */
 bool fc_server_make_room(struct fc_server *s);
-/* Seconds until there may be a place for another job, or for another item. */
+/* Seconds until there may be a place for another job, for another item, or another server. */
 double fc_server_job_wait(const struct fc_server *s);
+double fc_server_drain_wait(const struct fc_server *s);
 double fc_server_item_wait(const struct fc_server *s);
 /* An answer of this job was lost for want of memory: its client must submit again. */
 void fc_server_lose(struct fc_server *s, struct fc_item *item);
