@@ -109,9 +109,11 @@ void fc_cuda_attention_backward(struct fc_stream *s, void *dqkv, const void *dou
     c.dqkv = dqkv;
     c.lse = const_cast<float *>(lse);
     c.delta = scratch;
+    bool aligned = is_aligned(qkv) && is_aligned(dout) && is_aligned(dqkv);
     launch_delta(s, &c, starts[0], starts[B], dt);
     for (size_t b = 0; b < B;) {
         b = next_launch(&seqs, starts, b, B);
-        fc_cuda_attention_backward_plain(s, &c, &seqs, dt);
+        if (!aligned || !fc_cuda_attention_backward_mma(s, &c, &seqs, dt))
+            fc_cuda_attention_backward_plain(s, &c, &seqs, dt);
     }
 }

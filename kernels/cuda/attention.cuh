@@ -93,6 +93,8 @@ struct fc_paged_call {
  * be FC_ATTENTION_ALIGNMENT bytes aligned. */
 bool fc_cuda_attention_forward_mma(struct fc_stream *s, const struct fc_attention_call *c,
                                    const struct fc_sequences *seqs, enum fc_dtype dt);
+bool fc_cuda_attention_backward_mma(struct fc_stream *s, const struct fc_attention_call *c,
+                                    const struct fc_sequences *seqs, enum fc_dtype dt);
 bool fc_cuda_paged_mma(struct fc_stream *s, const struct fc_paged_call *c, enum fc_dtype dt);
 
 /* The plain kernels: any dtype, any head size up to FC_ATTENTION_MAX_HS. */
