@@ -62,24 +62,39 @@ static struct fc_party *free_place(struct fc_admission *a, const struct fc_jobs 
     return NULL;
 }
 
-struct fc_party *fc_party_of(struct fc_admission *a, const struct fc_jobs *t,
-                             const struct fc_client_identity *who, const struct fc_route *route)
+static struct fc_party *find_or_make(struct fc_admission *a, const struct fc_jobs *t, bool named,
+                                     const unsigned char key[FC_KEY_SIZE])
 {
-    unsigned char key[FC_KEY_SIZE];
-    bool named = who->name[0] != '\0';
-    if (named)
-        memcpy(key, who->key, sizeof key);
-    else
-        connection_key(key, route);
     for (size_t i = 0; i < a->n && a->parties[i].used; i++) /* places are never emptied */
-        if (a->parties[i].named == named && memcmp(a->parties[i].key, key, sizeof key) == 0)
+        if (a->parties[i].named == named && memcmp(a->parties[i].key, key, FC_KEY_SIZE) == 0)
             return &a->parties[i];
     struct fc_party *p = free_place(a, t);
     if (!p)
         return NULL;
     *p = (struct fc_party){.used = true, .named = named, .service = a->clock, .refilled = -1};
-    memcpy(p->key, key, sizeof key);
+    memcpy(p->key, key, FC_KEY_SIZE);
     return p;
+}
+
+struct fc_party *fc_party_of(struct fc_admission *a, const struct fc_jobs *t,
+                             const struct fc_client_identity *who, const struct fc_route *route)
+{
+    unsigned char key[FC_KEY_SIZE];
+    if (who->name[0])
+        return find_or_make(a, t, true, who->key);
+    connection_key(key, route);
+    return find_or_make(a, t, false, key);
+}
+
+bool fc_party_restore(struct fc_admission *a, const struct fc_jobs *t,
+                      const unsigned char key[FC_KEY_SIZE], int64_t day, uint64_t spent)
+{
+    struct fc_party *p = find_or_make(a, t, true, key);
+    if (!p)
+        return false;
+    p->day = day;
+    p->tokens = spent;
+    return true;
 }
 
 size_t fc_admission_parties(const struct fc_jobs *t)
@@ -134,7 +149,7 @@ bool fc_party_spend(struct fc_party *p, const struct fc_client_identity *who, si
     int64_t day = wall / SECONDS_PER_DAY;
     if (day > p->day) {
         p->day = day;
-        p->tokens = 0;
+        p->tokens = p->reserved = 0;
     }
     if (who->tokens_per_day &&
         (p->tokens >= who->tokens_per_day || max_tokens > who->tokens_per_day - p->tokens)) {
@@ -144,6 +159,7 @@ bool fc_party_spend(struct fc_party *p, const struct fc_client_identity *who, si
     if (who->rate > 0)
         p->prompts -= 1;
     p->tokens += max_tokens;
+    p->reserved += max_tokens;
     return true;
 }
 
@@ -200,7 +216,10 @@ void fc_admission_settle(struct fc_item *item, bool finished, size_t n_tokens)
     bool running = item->state == FC_ITEM_RUNNING;
     if (running && finished)
         charge(item->job, -(double)unused);
-    if (p && p->day == item->day && (finished || !running))
-        p->tokens -= unused;
+    if (p && item->reserved && p->day == item->day) {
+        p->tokens -= finished || !running ? unused : 0;
+        p->reserved -= item->reserved;
+        p->unsaved = p->named;
+    }
     item->reserved = 0;
 }

@@ -15,7 +15,8 @@
  *
  * Budgets of a key: prompts a second (a bucket that holds ten seconds' worth), and tokens a day of
  * UTC. An accepted item reserves its max_tokens; what it did not generate is given back. The wall
- * clock is used for days only; one that goes back gives nothing. */
+ * clock is used for days only; one that goes back gives nothing. What was spent of a day outlives
+ * the server where it keeps its state on disk (net/results.h). */
 #ifndef FC_NET_ADMISSION_H
 #define FC_NET_ADMISSION_H
 
@@ -30,7 +31,8 @@ struct fc_party {
     double job_clock;               /* the same for its jobs */
     double prompts, refilled;       /* the bucket, and when it was last filled */
     int64_t day;                    /* since 1970 */
-    uint64_t tokens;                /* of the budget of that day: spent or reserved */
+    uint64_t tokens, reserved;      /* of the budget of that day: spent or reserved; reserved */
+    bool unsaved;                   /* spent more than the disk says (net/results.h) */
     uint64_t given;                 /* items handed out, ever */
 };
 
@@ -49,6 +51,11 @@ void fc_admission_free(struct fc_admission *a);
  * with budgets of today. */
 struct fc_party *fc_party_of(struct fc_admission *a, const struct fc_jobs *t,
                              const struct fc_client_identity *who, const struct fc_route *route);
+
+/* A budget from the disk: the party of this key has spent so many tokens of that day. false: no
+ * place for it. */
+bool fc_party_restore(struct fc_admission *a, const struct fc_jobs *t,
+                      const unsigned char key[FC_KEY_SIZE], int64_t day, uint64_t spent);
 
 /* Whether it may begin another job. */
 bool fc_party_has_job_room(const struct fc_jobs *t, const struct fc_party *p);

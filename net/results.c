@@ -16,7 +16,9 @@
 #define SLACK ((size_t)1 << 20) /* of dead records, before a rewrite is worth it */
 #define BEFORE_TEXT 90          /* bytes of an ANSWER */
 
-enum record { MODEL = 1, ANSWER = 2, FORGET = 3 };
+#define SECONDS_PER_DAY 86400
+
+enum record { MODEL = 1, ANSWER = 2, FORGET = 3, SPENT = 4 };
 
 static void say(struct fc_results *r, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -70,6 +72,14 @@ static void answer_record(struct fc_text *t, const struct fc_item *item)
     add64(t, (uint64_t)item->when);
     fc_text_add(t, &finish, 1);
     fc_text_add(t, item->text, item->n_text);
+}
+
+static void spent_record(struct fc_text *t, const struct fc_party *p)
+{
+    begin_record(t, SPENT, NULL);
+    fc_text_add(t, (const char *)p->key, FC_KEY_SIZE);
+    add64(t, (uint64_t)p->day);
+    add64(t, p->tokens - p->reserved);
 }
 
 static enum fc_code append(struct fc_results *r, struct fc_log *log, struct fc_error *err)
@@ -168,6 +178,12 @@ static enum fc_code read_record(void *context, const void *payload, size_t len,
         return check_model(x, p, len, err);
     if (x->begun && p[0] == ANSWER && len >= BEFORE_TEXT)
         return restore(x, p, len, err);
+    if (x->begun && p[0] == SPENT && len == 49) {
+        int64_t day = (int64_t)read64(p + 33);
+        if (day == x->now / SECONDS_PER_DAY)
+            fc_party_restore(x->results->admission, t, p + 1, day, read64(p + 41));
+        return FC_OK;
+    }
     if (!x->begun || p[0] != FORGET || len != 25)
         return fc_fail(err, FC_ERR_INPUT, "a record that this program cannot have written");
     struct fc_job *job = fc_job_find(t, p + 1);
@@ -192,7 +208,24 @@ static void settle(struct fc_results *r)
 
 /* ---- rewriting ---- */
 
-/* The model, and every answer that the table holds, as long as they fit. */
+/* What clients have spent, or (only_unsaved) have spent since the last time. */
+static enum fc_code write_spent(struct fc_results *r, struct fc_log *log, bool only_unsaved,
+                                struct fc_error *err)
+{
+    struct fc_admission *a = r->admission;
+    enum fc_code code = FC_OK;
+    for (size_t i = 0; i < a->n && a->parties[i].used && code == FC_OK; i++) {
+        struct fc_party *p = &a->parties[i];
+        if (!p->named || p->tokens == p->reserved || (only_unsaved && !p->unsaved))
+            continue;
+        spent_record(&r->payload, p);
+        code = append(r, log, err);
+        p->unsaved = false;
+    }
+    return code;
+}
+
+/* The model, the budgets, and every answer that the table holds, as long as they fit. */
 static enum fc_code write_table(void *context, struct fc_log *log, struct fc_error *err)
 {
     struct fc_results *r = context;
@@ -200,6 +233,8 @@ static enum fc_code write_table(void *context, struct fc_log *log, struct fc_err
     begin_record(&r->payload, MODEL, NULL);
     fc_text_puts(&r->payload, r->options.model);
     enum fc_code code = append(r, log, err);
+    if (code == FC_OK)
+        code = write_spent(r, log, false, err);
     r->live = 0;
     for (size_t i = 0; i < t->max_items && code == FC_OK; i++) {
         struct fc_item *item = &t->items[i];
@@ -299,7 +334,7 @@ void fc_results_sync(struct fc_results *r, double now)
         return;
     }
     r->answers_wait = false;
-    if (fc_log_sync(r->log, &why) != FC_OK)
+    if (write_spent(r, r->log, true, &why) != FC_OK || fc_log_sync(r->log, &why) != FC_OK)
         fail(r, why.text);
 }
 
@@ -321,9 +356,10 @@ static enum fc_code make_folder(const char *path, struct fc_error *err)
 }
 
 enum fc_code fc_results_open(struct fc_results *r, const struct fc_results_options *options,
-                             struct fc_jobs *table, struct fc_error *err)
+                             struct fc_jobs *table, struct fc_admission *admission,
+                             struct fc_error *err)
 {
-    *r = (struct fc_results){.options = *options, .table = table};
+    *r = (struct fc_results){.options = *options, .table = table, .admission = admission};
     if (!options->folder)
         return FC_OK;
     struct reading x = {.results = r, .now = (int64_t)time(NULL)};
@@ -351,7 +387,7 @@ enum fc_code fc_results_open(struct fc_results *r, const struct fc_results_optio
 void fc_results_close(struct fc_results *r)
 {
     struct fc_error ignored = {0};
-    if (r->log && !r->failing)
+    if (r->log && !r->failing && write_spent(r, r->log, true, &ignored) == FC_OK)
         fc_log_sync(r->log, &ignored);
     fc_log_close(r->log);
     fc_text_free(&r->payload);

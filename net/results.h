@@ -13,6 +13,8 @@
  *     ANSWER  2, job 16, index 8, digest of the request 16, owner's key 32, tokens 8,
  *             seconds since 1970 8, finish 1, text
  *     FORGET  3, job 16, index 8
+ *     SPENT   4, key 32, day since 1970 8, tokens 8    a client's budget of a day: the last one
+ * holds
  *
  * Age is counted from the end of generation by the wall clock, which may jump: an answer from the
  * future is new, and one that seems too old costs its generation. */
@@ -20,6 +22,7 @@
 #define FC_NET_RESULTS_H
 
 #include "base/memory.h"
+#include "net/admission.h"
 #include "net/jobs.h"
 #include "net/log.h"
 
@@ -36,6 +39,7 @@ struct fc_results_options {
 struct fc_results {
     struct fc_results_options options;
     struct fc_jobs *table;
+    struct fc_admission *admission;
     struct fc_log *log; /* NULL: nothing is kept */
     size_t live;        /* bytes of the records of answers that the table holds */
     bool answers_wait;  /* for a sync; what is forgotten can wait longer */
@@ -44,9 +48,11 @@ struct fc_results {
     struct fc_text payload;
 };
 
-/* Fills the table with what the folder holds, and begins the log where there is none. */
+/* Fills the table and the budgets of today with what the folder holds, and begins the log where
+ * there is none. */
 enum fc_code fc_results_open(struct fc_results *r, const struct fc_results_options *options,
-                             struct fc_jobs *table, struct fc_error *err);
+                             struct fc_jobs *table, struct fc_admission *admission,
+                             struct fc_error *err);
 void fc_results_close(struct fc_results *r);
 
 /* A finished item: durable after the next fc_results_sync. */

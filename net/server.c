@@ -221,7 +221,7 @@ static enum fc_code open_results(struct fc_server *s, struct fc_error *err)
                                            .max_text_bytes = o->max_bytes,
                                            .notice = o->notice,
                                            .context = o->notice_context};
-    return fc_results_open(&s->results, &how, &s->table, err);
+    return fc_results_open(&s->results, &how, &s->table, &s->admission, err);
 }
 
 static enum fc_code open_gate(struct fc_server *s, struct fc_error *err)

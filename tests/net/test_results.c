@@ -4,12 +4,14 @@
 #include "harness.h"
 
 #include "base/file.h"
+#include "net/results.h"
 
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 enum { ITEMS = 60 };
 
@@ -346,6 +348,51 @@ static void test_full_disk(void **state)
     end_server(false);
 }
 
+/* What a key has spent of its day is not given again by a server that starts again. The tables
+ * alone: no sockets. */
+static void test_budgets_survive(void **state)
+{
+    (void)state;
+    const struct fc_client_identity who = {.name = "k", .key = {9}, .tokens_per_day = 100};
+    const struct fc_results_options o = {
+        .folder = folder, .model = "m", .max_bytes = 1 << 20, .max_age = 9, .max_text_bytes = 1};
+    int64_t wall = (int64_t)time(NULL), wall_of_spending = wall;
+    for (int life = 0; life < 3; life++) {
+        struct fc_error err = {0};
+        struct fc_jobs table;
+        struct fc_admission admission;
+        struct fc_results results;
+        double retry;
+        assert_int_equal(fc_jobs_init(&table, 4, 4, &err), FC_OK);
+        assert_int_equal(fc_admission_init(&admission, 4, 1 << 20, &err), FC_OK);
+        assert_int_equal(fc_results_open(&results, &o, &table, &admission, &err), FC_OK);
+        struct fc_party *p = fc_party_of(&admission, &table, &who, &(struct fc_route){0});
+        struct fc_job *job = fc_job_add(&table, (const unsigned char *)"0123456789abcdef");
+        job->party = p;
+        wall = (int64_t)time(NULL);
+        if (wall / 86400 != wall_of_spending / 86400)
+            skip(); /* midnight */
+        assert_int_equal(fc_party_spend(p, &who, 70, 0, wall, &retry), life == 0);
+        assert_true(fc_party_spend(p, &who, 40 - 10 * (size_t)life, 0, wall, &retry) == (life > 0));
+        if (life == 0) { /* 70 reserved, of which 60 are generated; the other item never ends */
+            struct fc_submission *batch = calloc(1, sizeof *batch);
+            batch->references = 1;
+            struct fc_item *item = fc_item_add(&table, job, 0, "x", 1, batch, &err);
+            fc_submission_release(batch);
+            item->reserved = 70;
+            item->day = p->day;
+            free(fc_item_run(&table, item));
+            fc_admission_settle(item, true, 60);
+            fc_item_finish(&table, item, NULL, 0, 60, FC_ANSWER_STOP);
+            assert_true(fc_party_spend(p, &who, 40, 0, wall, &retry));
+        }
+        fc_results_sync(&results, fc_now() + 10);
+        fc_results_close(&results);
+        fc_jobs_free(&table);
+        fc_admission_free(&admission);
+    }
+}
+
 int main(void)
 {
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, begin, end)
@@ -358,6 +405,7 @@ int main(void)
         WITH_FOLDER(test_bound_on_disk),
         WITH_FOLDER(test_bound_on_age),
         WITH_FOLDER(test_full_disk),
+        WITH_FOLDER(test_budgets_survive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
