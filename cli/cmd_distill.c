@@ -271,7 +271,7 @@ static enum fc_code open_job(struct fc_distill *d, struct fc_error *err)
     bool decodes = f->decode && asks_server(f);
     enum fc_code code = read_data(d, err);
     if (code == FC_OK)
-        code = fc_session_open(&d->session, &f->model, &f->compute, 0, err);
+        code = fc_session_open(&d->session, &f->model, &f->compute, 0, false, err);
     if (code == FC_OK && decodes)
         code = fc_session_chat(&d->session, err);
     if (code == FC_OK && decodes)

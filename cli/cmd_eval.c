@@ -164,7 +164,7 @@ enum fc_code fc_cmd_eval(int argc, char **argv, struct fc_error *err)
         code =
             fc_task_templates_open(&templates, fc_dataset_has_choices(&data), flags.templates, err);
     if (code == FC_OK)
-        code = fc_session_open(&s, &flags.model, &flags.compute, 0, err);
+        code = fc_session_open(&s, &flags.model, &flags.compute, 0, false, err);
     if (code == FC_OK)
         code = fc_model_pack(&s.model, err);
     if (code == FC_OK)

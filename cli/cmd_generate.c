@@ -18,7 +18,7 @@ struct generate_flags {
     size_t max_tokens, top_k, seed;
     double temperature, top_p;
     struct fc_strings stop;
-    bool raw, ignore_eos;
+    bool raw, ignore_eos, keep_quantised;
 };
 
 #define FIELD(name) offsetof(struct generate_flags, name)
@@ -94,12 +94,14 @@ static const struct fc_option sampling_options[] = {
      .help = "go on past end tokens, to --max-tokens"},
     {0}};
 
-static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
-                                                {"Files", file_options, 0},
-                                                {"Sampling", sampling_options, 0},
-                                                {"Batch", fc_batch_options, FIELD(batch)},
-                                                {"Computation", fc_compute_options, FIELD(compute)},
-                                                {0}};
+static const struct fc_option_group groups[] = {
+    {"Model", fc_model_options, FIELD(model)},
+    {"Files", file_options, 0},
+    {"Sampling", sampling_options, 0},
+    {"Batch", fc_batch_options, FIELD(batch)},
+    {"Computation", fc_compute_options, FIELD(compute)},
+    {"Weights", fc_quantised_options, FIELD(keep_quantised)},
+    {0}};
 
 static const struct fc_command_spec spec = {
     .program = "fedcot",
@@ -260,7 +262,7 @@ enum fc_code fc_cmd_generate(int argc, char **argv, struct fc_error *err)
     fc_signals_catch();
     code = fc_prompts_read(&prompts, flags.input, err);
     if (code == FC_OK)
-        code = fc_session_open(&s, &flags.model, &flags.compute, 0, err);
+        code = fc_session_open(&s, &flags.model, &flags.compute, 0, flags.keep_quantised, err);
     if (code == FC_OK && !flags.raw)
         code = fc_session_chat(&s, err);
     if (code == FC_OK)

@@ -224,7 +224,7 @@ enum fc_code fc_cmd_perturb(int argc, char **argv, struct fc_error *err)
     if (code == FC_OK)
         code = texts_render(&texts, &data, &templates, err);
     if (code == FC_OK)
-        code = fc_session_open(&s, &flags.model, &flags.compute, 64, err);
+        code = fc_session_open(&s, &flags.model, &flags.compute, 64, false, err);
     if (code == FC_OK)
         code = fc_session_record(&options, NULL, err);
     if (code == FC_OK)

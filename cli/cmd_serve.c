@@ -23,6 +23,7 @@ struct serve_flags {
     size_t max_tokens, max_jobs, max_items, queue_bytes, state_bytes;
     double state_age, drain;
     int task;
+    bool keep_quantised;
 };
 
 #define FIELD(name) offsetof(struct serve_flags, name)
@@ -112,13 +113,15 @@ static const struct fc_option load_options[] = {
      .max = 1e9},
     {0}};
 
-static const struct fc_option_group groups[] = {{"Model", fc_model_options, FIELD(model)},
-                                                {"Server", server_options, 0},
-                                                {"Keys", fc_server_key_options, FIELD(keys)},
-                                                {"Load and faults", load_options, 0},
-                                                {"Batch", fc_batch_options, FIELD(batch)},
-                                                {"Computation", fc_compute_options, FIELD(compute)},
-                                                {0}};
+static const struct fc_option_group groups[] = {
+    {"Model", fc_model_options, FIELD(model)},
+    {"Server", server_options, 0},
+    {"Keys", fc_server_key_options, FIELD(keys)},
+    {"Load and faults", load_options, 0},
+    {"Batch", fc_batch_options, FIELD(batch)},
+    {"Computation", fc_compute_options, FIELD(compute)},
+    {"Weights", fc_quantised_options, FIELD(keep_quantised)},
+    {0}};
 
 static const struct fc_command_spec spec = {
     .program = "fedcot",
@@ -309,7 +312,7 @@ static enum fc_code prepare(struct service *v, const struct serve_flags *f, stru
     struct fc_session *s = &v->session;
     enum fc_code code = fc_task_templates_open(&v->templates, f->task == 0, f->templates, err);
     if (code == FC_OK)
-        code = fc_session_open(s, &f->model, &f->compute, 0, err);
+        code = fc_session_open(s, &f->model, &f->compute, 0, f->keep_quantised, err);
     if (code == FC_OK)
         code = fc_session_chat(s, err);
     if (code == FC_OK)

@@ -238,7 +238,7 @@ enum fc_code fc_cmd_train(int argc, char **argv, struct fc_error *err)
         code =
             fc_task_templates_open(&templates, fc_dataset_has_choices(&data), flags.templates, err);
     if (code == FC_OK)
-        code = fc_session_open(&s, &flags.model, &flags.compute, 0, err);
+        code = fc_session_open(&s, &flags.model, &flags.compute, 0, false, err);
     if (code != FC_OK)
         goto cleanup;
     const struct fc_sample_maker maker = {s.tok, &templates,

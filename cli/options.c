@@ -53,6 +53,13 @@ const struct fc_option fc_compute_options[] = {
      .choices = dtypes},
     {0}};
 
+const struct fc_option fc_quantised_options[] = {
+    {.name = "keep-quantised",
+     .type = FC_OPT_FLAG,
+     .help = "leave matrices that the file stores in Q4_0, Q4_1 or Q8_0 as they are: a third to a "
+             "half of bf16's memory; long prompts take longer"},
+    {0}};
+
 const struct fc_option fc_batch_options[] = {
     {.name = "max-batch",
      .type = FC_OPT_SIZE,

@@ -152,6 +152,9 @@ struct fc_compute_flags {
 };
 extern const struct fc_option fc_compute_options[];
 
+/* --keep-quantised (a bool): fc_model_load_quantised, for commands that only generate */
+extern const struct fc_option fc_quantised_options[];
+
 /* --max-batch, --cache-tokens: as in fc_generator_options */
 struct fc_batch_flags {
     size_t max_batch, cache_tokens;

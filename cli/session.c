@@ -1,5 +1,6 @@
 #include "cli/session.h"
 
+#include "base/dequant.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -26,7 +27,7 @@ enum fc_code fc_session_device(struct fc_device *dev, const struct fc_compute_fl
 
 enum fc_code fc_session_open(struct fc_session *s, const struct fc_model_flags *model,
                              const struct fc_compute_flags *compute, size_t max_ctx,
-                             struct fc_error *err)
+                             bool keep_quantised, struct fc_error *err)
 {
     *s = (struct fc_session){.chat = (enum fc_chat_format)model->chat_format};
     enum fc_code code = fc_session_device(&s->dev, compute, err);
@@ -35,8 +36,8 @@ enum fc_code fc_session_open(struct fc_session *s, const struct fc_model_flags *
     if (code == FC_OK)
         code = fc_tokenizer_open(&s->tok, s->file, err);
     if (code == FC_OK)
-        code =
-            fc_model_load(&s->model, &s->dev, s->file, (enum fc_dtype)compute->dtype, max_ctx, err);
+        code = (keep_quantised ? fc_model_load_quantised : fc_model_load)(
+            &s->model, &s->dev, s->file, (enum fc_dtype)compute->dtype, max_ctx, err);
     if (code != FC_OK)
         return code;
     if (fc_tokenizer_size(s->tok) > s->model.config.n_vocab)
@@ -44,9 +45,10 @@ enum fc_code fc_session_open(struct fc_session *s, const struct fc_model_flags *
                        "%s: the tokenizer has %zu tokens, more than the model's %zu", model->model,
                        fc_tokenizer_size(s->tok), s->model.config.n_vocab);
     enum fc_dtype dtype = s->model.dtype;
-    fprintf(stderr, "model %s: %s, %.1fM weights, %s -> %s, device %s%s\n", model->model,
+    fprintf(stderr, "model %s: %s, %.1fM weights, %s -> %s%s, device %s%s\n", model->model,
             s->model.config.family, (double)s->model.params.n_weights / 1e6,
-            fc_model_file_format(s->file), fc_dtype_name(dtype), s->dev.name,
+            fc_model_file_format(s->file), fc_dtype_name(dtype),
+            keep_quantised ? " (matrices stay quantised)" : "", s->dev.name,
             s->dev.k->has_fast(s->dev.stream, dtype)
                 ? ""
                 : " (this machine has no fast path for this dtype; --dtype fp32 is faster)");
@@ -65,6 +67,26 @@ void fc_session_close(struct fc_session *s)
 enum fc_code fc_session_chat(struct fc_session *s, struct fc_error *err)
 {
     return s->chat == FC_CHAT_AUTO ? fc_chat_detect(s->tok, &s->chat, err) : FC_OK;
+}
+
+/* The matrices that stay as the file stores them. */
+static enum fc_code hash_kept(const struct fc_session *s, crypto_generichash_state *hash,
+                              struct fc_error *err)
+{
+    enum fc_code code = FC_OK;
+    for (size_t i = 0; i < s->model.params.n && code == FC_OK; i++) {
+        const struct fc_param *p = &s->model.params.items[i];
+        if (!s->model.kept[i])
+            continue;
+        const struct fc_weight_format *format = fc_model_file_stored(s->file, p);
+        size_t bytes = p->rows * (p->cols / format->block * format->bytes);
+        unsigned char *blocks = fc_alloc(bytes, 1, "fingerprint", err);
+        code = blocks ? fc_model_file_read_blocks(s->file, p, blocks, err) : FC_ERR_MEMORY;
+        if (code == FC_OK)
+            crypto_generichash_update(hash, blocks, bytes);
+        free(blocks);
+    }
+    return code;
 }
 
 enum fc_code fc_session_fingerprint(const struct fc_session *s, const char *extra,
@@ -88,6 +110,8 @@ enum fc_code fc_session_fingerprint(const struct fc_session *s, const char *extr
         code = dev->k->sync(dev->stream, err);
         crypto_generichash_update(&hash, block, n);
     }
+    if (code == FC_OK && s->model.kept)
+        code = hash_kept(s, &hash, err);
     crypto_generichash_final(&hash, digest, sizeof digest);
     sodium_bin2hex(hex, sizeof hex, digest, sizeof digest);
     snprintf(text, FC_FINGERPRINT_SIZE, "%s %s %s", s->model.config.family,

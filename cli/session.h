@@ -20,11 +20,11 @@ enum fc_code fc_session_device(struct fc_device *dev, const struct fc_compute_fl
                                struct fc_error *err);
 
 /* Opens all of it and says on stderr what was taken: "model ... 134.5M weights, gguf Q4_1 -> bf16,
- * cpu (2 threads)". max_ctx as for fc_model_load. Release with fc_session_close, also after an
+ * cpu (2 threads)". max_ctx as for fc_model_load; keep_quantised: by fc_model_load_quantised. Release with fc_session_close, also after an
  * error. */
 enum fc_code fc_session_open(struct fc_session *s, const struct fc_model_flags *model,
                              const struct fc_compute_flags *compute, size_t max_ctx,
-                             struct fc_error *err);
+                             bool keep_quantised, struct fc_error *err);
 void fc_session_close(struct fc_session *s);
 
 /* Settles the chat format: the flag's, or the one that the model's files show. */

@@ -183,7 +183,7 @@ static void linear(const struct fc_decoder *d, void *y, const void *x, enum fc_p
 {
     const struct fc_model *m = d->model;
     const struct fc_kernels *k = m->dev->k;
-    k->gemm_packed(m->dev->stream, y, m->dtype, x, fc_model_packed(m, weight, layer), rows);
+    fc_model_multiply(m, y, m->dtype, x, weight, layer, rows);
     const struct fc_param *p = fc_params_find(&m->params, bias, layer);
     if (p)
         k->bias_forward(m->dev->stream, y, fc_model_weight(m, bias, layer), rows, p->cols,
@@ -219,8 +219,7 @@ static float *multiply_logits(const struct fc_decoder *d, size_t first, size_t n
 {
     const struct fc_model *m = d->model;
     size_t row = m->config.n_embd * fc_dtype_size(m->dtype);
-    m->dev->k->gemm_packed(m->dev->stream, d->at.logits, FC_F32, (char *)d->at.y + first * row,
-                           fc_model_packed(m, FC_P_HEAD, 0), n);
+    fc_model_multiply(m, d->at.logits, FC_F32, (char *)d->at.y + first * row, FC_P_HEAD, 0, n);
     return d->at.logits;
 }
 
@@ -234,8 +233,7 @@ static void put_on_stream(void *context)
     struct pass p = pass_of(d);
     void *x = d->at.x, *delta = NULL;
     size_t rows = d->shape.rows;
-    k->embed_forward(s, x, fc_model_weight(m, FC_P_EMBED, 0), p.ids, rows, m->config.n_embd,
-                     m->dtype);
+    fc_model_embed(m, x, p.ids, rows);
     for (size_t layer = 0; layer < m->config.n_layer; layer++) {
         void *attended = d->at.narrow;
         fc_device_range(m->dev, "layer", layer);
@@ -348,7 +346,7 @@ enum fc_code fc_decoder_create(struct fc_decoder **decoder, struct fc_model *mod
     size_t widest = (model->n_ctx + page_size - 1) / page_size;
     if (limits->rows == 0 || limits->logits == 0)
         return fc_fail(err, FC_ERR_USAGE, "decoder: a pass of 0 rows");
-    if (!fc_model_packed(model, FC_P_HEAD, 0))
+    if (!model->packed)
         return fc_fail(err, FC_ERR_USAGE, "decoder: the model is not packed (fc_model_pack)");
     struct fc_decoder *d = fc_alloc(1, sizeof *d, "decoder", err);
     if (!d)

@@ -5,10 +5,15 @@
 #include <string.h>
 
 static const char *const purpose_names[FC_MEM_PURPOSES] = {
-    [FC_MEM_WEIGHTS] = "weights",       [FC_MEM_PACKED] = "packed weights",
-    [FC_MEM_MASTER] = "master weights", [FC_MEM_GRADIENTS] = "gradients",
-    [FC_MEM_MOMENTS] = "Adam moments",  [FC_MEM_ACTIVATIONS] = "activations",
-    [FC_MEM_CACHE] = "KV cache",        [FC_MEM_STAGING] = "staging",
+    [FC_MEM_WEIGHTS] = "weights",
+    [FC_MEM_PACKED] = "packed weights",
+    [FC_MEM_QUANTISED] = "quantised weights",
+    [FC_MEM_MASTER] = "master weights",
+    [FC_MEM_GRADIENTS] = "gradients",
+    [FC_MEM_MOMENTS] = "Adam moments",
+    [FC_MEM_ACTIVATIONS] = "activations",
+    [FC_MEM_CACHE] = "KV cache",
+    [FC_MEM_STAGING] = "staging",
 };
 
 const char *fc_purpose_name(enum fc_purpose purpose)
@@ -163,6 +168,7 @@ void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpo
     static const char *const lower[FC_MEM_PURPOSES] = {
         [FC_MEM_WEIGHTS] = "--dtype bf16 halves the weights",
         [FC_MEM_PACKED] = "--dtype bf16 halves the packed weights",
+        [FC_MEM_QUANTISED] = "a smaller model needs less",
         [FC_MEM_MASTER] = "a smaller model needs less",
         [FC_MEM_GRADIENTS] = "a smaller model needs less",
         [FC_MEM_MOMENTS] = "a smaller model needs less",

@@ -9,7 +9,8 @@
 /* What device memory is for: the table that is printed at start-up and when memory runs out. */
 enum fc_purpose {
     FC_MEM_WEIGHTS,
-    FC_MEM_PACKED, /* weights in GEMM layout, for generation */
+    FC_MEM_PACKED,    /* weights in GEMM layout, for generation */
+    FC_MEM_QUANTISED, /* weights in the blocks of their file, for generation */
     FC_MEM_MASTER, /* fp32 master weights */
     FC_MEM_GRADIENTS,
     FC_MEM_MOMENTS,     /* Adam's m and v */

@@ -1,5 +1,6 @@
 #include "engine/model.h"
 
+#include "base/dequant.h"
 #include "base/memory.h"
 #include "engine/staging.h"
 
@@ -64,7 +65,8 @@ cleanup:
     return code;
 }
 
-enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
+/* All but the memory: so that tensors can be left out of it. */
+static enum fc_code describe(struct fc_model *m, struct fc_device *dev,
                              const struct fc_model_config *config, enum fc_dtype dtype,
                              size_t max_ctx, struct fc_error *err)
 {
@@ -82,14 +84,19 @@ enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
                                  .nkv = config->n_kv_head,
                                  .hs = config->head_size,
                                  .scale = (float)(1.0 / sqrt((double)config->head_size))};
-    code = fc_params_build(&m->params, config, err);
+    return fc_params_build(&m->params, config, err);
+}
+
+/* Takes the memory; frees the model after an error. */
+static enum fc_code finish(struct fc_model *m, enum fc_code code, struct fc_error *err)
+{
     if (code == FC_OK) {
-        m->weights = fc_device_alloc(dev, weight_bytes(m), FC_MEM_WEIGHTS, err);
+        m->weights = fc_device_alloc(m->dev, weight_bytes(m), FC_MEM_WEIGHTS, err);
         if (!m->weights)
             code = FC_ERR_MEMORY;
     }
     if (code == FC_OK) {
-        dev->k->zero(dev->stream, m->weights, weight_bytes(m));
+        m->dev->k->zero(m->dev->stream, m->weights, weight_bytes(m));
         code = build_rope(m, err);
     }
     if (code != FC_OK)
@@ -97,35 +104,151 @@ enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
     return code;
 }
 
+enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
+                             const struct fc_model_config *config, enum fc_dtype dtype,
+                             size_t max_ctx, struct fc_error *err)
+{
+    return finish(m, describe(m, dev, config, dtype, max_ctx, err), err);
+}
+
+/* Fills the flat buffer. */
+static enum fc_code load_buffer(struct fc_model *m, const struct fc_model_file *file,
+                                struct fc_error *err)
+{
+    const struct fc_kernels *k = m->dev->k;
+    size_t element = fc_dtype_size(m->dtype), largest = 0;
+    for (size_t i = 0; i < m->params.n; i++)
+        if (m->params.items[i].offset != FC_NOT_IN_BUFFER && m->params.items[i].count > largest)
+            largest = m->params.items[i].count;
+    struct fc_staging staging; /* one tensor is expanded while the one before is on its way */
+    enum fc_code code = fc_staging_open(&staging, m->dev, largest * element, err);
+    for (size_t i = 0; i < m->params.n && code == FC_OK; i++) {
+        const struct fc_param *p = &m->params.items[i];
+        if (p->offset == FC_NOT_IN_BUFFER)
+            continue;
+        void *block = fc_staging_next(&staging);
+        code = fc_model_file_read(file, p, m->dtype, block, err);
+        if (code != FC_OK)
+            break;
+        k->upload(m->dev->stream, (char *)m->weights + p->offset * element, block,
+                  p->count * element);
+        fc_staging_sent(&staging);
+    }
+    enum fc_code sent = k->sync(m->dev->stream, code == FC_OK ? err : NULL);
+    fc_staging_close(&staging);
+    return code == FC_OK ? sent : code;
+}
+
 enum fc_code fc_model_load(struct fc_model *m, struct fc_device *dev,
                            const struct fc_model_file *file, enum fc_dtype dtype, size_t max_ctx,
                            struct fc_error *err)
 {
     enum fc_code code = fc_model_create(m, dev, fc_model_file_config(file), dtype, max_ctx, err);
-    if (code != FC_OK)
-        return code;
-    size_t element = fc_dtype_size(dtype), largest = 0;
-    for (size_t i = 0; i < m->params.n; i++)
-        if (m->params.items[i].count > largest)
-            largest = m->params.items[i].count;
-    struct fc_staging staging; /* one tensor is expanded while the one before is on its way */
-    code = fc_staging_open(&staging, dev, largest * element, err);
-    for (size_t i = 0; i < m->params.n && code == FC_OK; i++) {
-        const struct fc_param *p = &m->params.items[i];
-        void *block = fc_staging_next(&staging);
-        code = fc_model_file_read(file, p, dtype, block, err);
-        if (code != FC_OK)
-            break;
-        dev->k->upload(dev->stream, (char *)m->weights + p->offset * element, block,
-                       p->count * element);
-        fc_staging_sent(&staging);
-    }
-    enum fc_code sent = dev->k->sync(dev->stream, code == FC_OK ? err : NULL);
-    code = code == FC_OK ? sent : code;
-    fc_staging_close(&staging);
+    if (code == FC_OK)
+        code = load_buffer(m, file, err);
     if (code != FC_OK)
         fc_model_free(m);
     return code;
+}
+
+/* ---- weights that stay in the blocks of their file ------------------------------------------- */
+
+static size_t stored_bytes(const struct fc_param *p, const struct fc_weight_format *format)
+{
+    return p->rows * (p->cols / format->block * format->bytes);
+}
+
+/* The format to keep a tensor in, NULL: it is expanded. */
+static const struct fc_weight_format *format_to_keep(const struct fc_model_file *file,
+                                                     const struct fc_param *p)
+{
+    const struct fc_weight_format *f = p->is_vector ? NULL : fc_model_file_stored(file, p);
+    bool known =
+        f && (f->type == FC_GGML_Q4_0 || f->type == FC_GGML_Q4_1 || f->type == FC_GGML_Q8_0);
+    return known && p->cols % f->block == 0 ? f : NULL;
+}
+
+/* Leaves what is kept out of the flat buffer. *largest: bytes of the largest such tensor. */
+static enum fc_code leave_out_kept(struct fc_model *m, const struct fc_model_file *file,
+                                   size_t *largest, struct fc_error *err)
+{
+    bool *out = fc_alloc(m->params.n, sizeof *out, "parameter table", err);
+    if (!out)
+        return FC_ERR_MEMORY;
+    for (size_t i = 0; i < m->params.n; i++) {
+        const struct fc_weight_format *format = format_to_keep(file, &m->params.items[i]);
+        out[i] = format != NULL;
+        size_t bytes = format ? stored_bytes(&m->params.items[i], format) : 0;
+        *largest = bytes > *largest ? bytes : *largest;
+    }
+    fc_params_leave_out(&m->params, out);
+    free(out);
+    if (*largest > 0)
+        return FC_OK;
+    return fc_fail(err, FC_ERR_UNSUPPORTED,
+                   "--keep-quantised: expected matrices in Q4_0, Q4_1 or Q8_0, found %s in %s; run "
+                   "without the flag, or take a file in one of these formats",
+                   fc_model_file_format(file), fc_model_file_path(file));
+}
+
+static enum fc_code load_kept(struct fc_model *m, const struct fc_model_file *file, size_t largest,
+                              struct fc_error *err)
+{
+    struct fc_device *dev = m->dev;
+    enum fc_code code = FC_OK;
+    void *host = fc_alloc(largest, 1, "weight staging", err);
+    void *blocks = host ? fc_device_alloc(dev, largest, FC_MEM_STAGING, err) : NULL;
+    m->kept = blocks ? fc_alloc(m->params.n, sizeof(struct fc_quantised *), "weights", err) : NULL;
+    if (!m->kept)
+        code = FC_ERR_MEMORY;
+    for (size_t i = 0; i < m->params.n && code == FC_OK; i++) {
+        const struct fc_param *p = &m->params.items[i];
+        const struct fc_weight_format *format = format_to_keep(file, p);
+        size_t bytes = 0;
+        if (!format)
+            continue;
+        code = fc_model_file_read_blocks(file, p, host, err);
+        if (code != FC_OK)
+            break;
+        dev->k->upload(dev->stream, blocks, host, stored_bytes(p, format));
+        m->kept[i] =
+            dev->k->quantised_open(dev->stream, blocks, format->type, p->rows, p->cols, &bytes);
+        m->kept_bytes += bytes;
+        fc_device_count(dev, (long long)bytes, FC_MEM_QUANTISED);
+        code = dev->k->sync(dev->stream, err); /* both buffers are used again */
+    }
+    fc_device_free(dev, blocks, largest, FC_MEM_STAGING);
+    free(host);
+    return code;
+}
+
+enum fc_code fc_model_load_quantised(struct fc_model *m, struct fc_device *dev,
+                                     const struct fc_model_file *file, enum fc_dtype dtype,
+                                     size_t max_ctx, struct fc_error *err)
+{
+    size_t largest = 0;
+    enum fc_code code = describe(m, dev, fc_model_file_config(file), dtype, max_ctx, err);
+    if (code == FC_OK)
+        code = leave_out_kept(m, file, &largest, err);
+    code = finish(m, code, err);
+    if (code != FC_OK)
+        return code;
+    code = load_buffer(m, file, err);
+    if (code == FC_OK)
+        code = load_kept(m, file, largest, err);
+    if (code != FC_OK)
+        fc_model_free(m);
+    return code;
+}
+
+static void free_kept(struct fc_model *m)
+{
+    for (size_t i = 0; m->kept && i < m->params.n; i++)
+        m->dev->k->quantised_close(m->dev->stream, m->kept[i]);
+    fc_device_count(m->dev, -(long long)m->kept_bytes, FC_MEM_QUANTISED);
+    free(m->kept);
+    m->kept = NULL;
+    m->kept_bytes = 0;
 }
 
 void fc_model_free(struct fc_model *m)
@@ -133,6 +256,7 @@ void fc_model_free(struct fc_model *m)
     if (!m->dev)
         return;
     fc_model_unpack(m);
+    free_kept(m);
     fc_device_free(m->dev, m->rope, rope_bytes(m), FC_MEM_WEIGHTS);
     fc_device_free(m->dev, m->weights, weight_bytes(m), FC_MEM_WEIGHTS);
     fc_params_free(&m->params);
@@ -142,7 +266,8 @@ void fc_model_free(struct fc_model *m)
 /* The embedding is packed too when it is also the output projection. */
 static bool wants_packing(const struct fc_model *m, const struct fc_param *p)
 {
-    return !p->is_vector && (p->kind != FC_P_EMBED || m->config.tied);
+    return !p->is_vector && p->offset != FC_NOT_IN_BUFFER &&
+           (p->kind != FC_P_EMBED || m->config.tied);
 }
 
 enum fc_code fc_model_pack(struct fc_model *m, struct fc_error *err)
@@ -192,11 +317,42 @@ static const struct fc_param *find(const struct fc_model *m, enum fc_param_kind 
 void *fc_model_weight(const struct fc_model *m, enum fc_param_kind kind, size_t layer)
 {
     const struct fc_param *p = find(m, kind, layer);
-    return p ? (char *)m->weights + p->offset * fc_dtype_size(m->dtype) : NULL;
+    return p && p->offset != FC_NOT_IN_BUFFER
+               ? (char *)m->weights + p->offset * fc_dtype_size(m->dtype)
+               : NULL;
 }
 
 struct fc_packed *fc_model_packed(const struct fc_model *m, enum fc_param_kind kind, size_t layer)
 {
     const struct fc_param *p = find(m, kind, layer);
     return p && m->packed ? m->packed[p - m->params.items] : NULL;
+}
+
+static const struct fc_quantised *kept(const struct fc_model *m, enum fc_param_kind kind,
+                                       size_t layer)
+{
+    const struct fc_param *p = m->kept ? find(m, kind, layer) : NULL;
+    return p ? m->kept[p - m->params.items] : NULL;
+}
+
+void fc_model_multiply(const struct fc_model *m, void *y, enum fc_dtype y_type, const void *x,
+                       enum fc_param_kind kind, size_t layer, size_t rows)
+{
+    const struct fc_quantised *w = kept(m, kind, layer);
+    const struct fc_kernels *k = m->dev->k;
+    if (w)
+        k->gemm_quantised(m->dev->stream, y, y_type, x, m->dtype, w, rows);
+    else
+        k->gemm_packed(m->dev->stream, y, y_type, x, fc_model_packed(m, kind, layer), rows);
+}
+
+void fc_model_embed(const struct fc_model *m, void *x, const int32_t *ids, size_t n)
+{
+    const struct fc_quantised *w = kept(m, FC_P_EMBED, 0);
+    const struct fc_kernels *k = m->dev->k;
+    if (w)
+        k->embed_quantised(m->dev->stream, x, w, ids, n, m->dtype);
+    else
+        k->embed_forward(m->dev->stream, x, fc_model_weight(m, FC_P_EMBED, 0), ids, n,
+                         m->config.n_embd, m->dtype);
 }

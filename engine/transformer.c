@@ -114,6 +114,10 @@ enum fc_code fc_transformer_create(struct fc_transformer **out, struct fc_model 
                                    size_t max_T, struct fc_error *err)
 {
     *out = NULL;
+    if (model->kept)
+        return fc_fail(err, FC_ERR_UNSUPPORTED,
+                       "training: the model's weights are kept quantised and cannot be trained; "
+                       "load it without --keep-quantised");
     struct fc_transformer *t = fc_alloc(1, sizeof *t, "transformer", err);
     if (!t)
         return FC_ERR_MEMORY;

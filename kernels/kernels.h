@@ -214,10 +214,11 @@ struct fc_kernels {
     void (*dequantise)(struct fc_stream *s, void *out, enum fc_dtype dt, const void *blocks,
                        uint32_t type, size_t n);
     /* A copy of w[n, k / 32], blocks of Q4_0, Q4_1 or Q8_0 as in a file (2-byte aligned), that
-     * gemm_quantised reads; k a multiple of 32. About as many bytes. Owner: the caller, with
-     * quantised_close. The source is no longer needed after sync. NULL: error in the stream. */
+     * gemm_quantised reads; k a multiple of 32. *bytes: what it takes, about as many. Owner: the
+     * caller, with quantised_close. The source is no longer needed after sync. NULL: error in the
+     * stream. */
     struct fc_quantised *(*quantised_open)(struct fc_stream *s, const void *blocks, uint32_t type,
-                                           size_t n, size_t k);
+                                           size_t n, size_t k, size_t *bytes);
     void (*quantised_close)(struct fc_stream *s, struct fc_quantised *w); /* NULL is fine */
     /* y[m,n] = x[m,k] w[n,k]^T, weights expanded to fp32 on the way, fp32 accumulation. A row's
      * result has the same bits whatever m is and wherever the row lies. Made for small m, where

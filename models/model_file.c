@@ -294,19 +294,67 @@ static bool all_finite_f16(const uint16_t *w, size_t n)
     return true;
 }
 
+/* The file's own entry for a tensor; NULL: it has none. */
+static const struct fc_param *find_param(const struct fc_model_file *f,
+                                         const struct fc_param *wanted, struct fc_error *err)
+{
+    const struct fc_param *p = fc_params_find(&f->params, wanted->kind, wanted->layer);
+    if (p && p->count == wanted->count)
+        return p;
+    fc_fail(err, FC_ERR_USAGE, "%s: asked for a tensor that this model does not have", f->path);
+    return NULL;
+}
+
+/* Whether this part's rows are in GGUF's order: then the size of a head. */
+static size_t permuted_heads(const struct fc_model_file *f, const struct fc_param *p, size_t part)
+{
+    bool is_qk = (p->kind == FC_P_QKV || p->kind == FC_P_QKV_BIAS) && part < 2;
+    return f->permuted && is_qk ? f->config.head_size : 0;
+}
+
+const struct fc_weight_format *fc_model_file_stored(const struct fc_model_file *f,
+                                                    const struct fc_param *wanted)
+{
+    const struct fc_param *p = find_param(f, wanted, NULL);
+    const struct source *sources = p ? f->sources[p - f->params.items] : NULL;
+    for (size_t part = 1; p && part < p->n_parts; part++)
+        if (sources[part].format != sources[0].format)
+            return NULL;
+    return sources ? sources[0].format : NULL;
+}
+
+enum fc_code fc_model_file_read_blocks(const struct fc_model_file *f, const struct fc_param *wanted,
+                                       void *dst, struct fc_error *err)
+{
+    const struct fc_param *p = find_param(f, wanted, err);
+    const struct fc_weight_format *format = fc_model_file_stored(f, wanted);
+    if (!p || !format || p->is_vector)
+        return fc_fail(err, FC_ERR_USAGE, "%s: a tensor that is not a matrix of one format",
+                       f->path);
+    size_t row_bytes = p->cols / format->block * format->bytes;
+    unsigned char *out = dst;
+    for (size_t part = 0; part < p->n_parts; part++) {
+        const unsigned char *data = f->sources[p - f->params.items][part].data;
+        size_t head_size = permuted_heads(f, p, part);
+        for (size_t row = 0; row < p->parts[part].rows; row++, out += row_bytes) {
+            size_t from = head_size ? stored_row(row, head_size) : row;
+            memcpy(out, data + from * row_bytes, row_bytes);
+        }
+    }
+    return FC_OK;
+}
+
 enum fc_code fc_model_file_read(const struct fc_model_file *f, const struct fc_param *wanted,
                                 enum fc_dtype dtype, void *dst, struct fc_error *err)
 {
-    const struct fc_param *p = fc_params_find(&f->params, wanted->kind, wanted->layer);
-    if (!p || p->count != wanted->count)
-        return fc_fail(err, FC_ERR_USAGE, "%s: asked for a tensor that this model does not have",
-                       f->path);
+    const struct fc_param *p = find_param(f, wanted, err);
+    if (!p)
+        return FC_ERR_USAGE;
     unsigned char *out = dst;
     for (size_t part = 0; part < p->n_parts; part++) {
         const struct source *source = &f->sources[p - f->params.items][part];
         size_t rows = p->parts[part].rows, cols = p->is_vector ? 1 : p->cols;
-        bool is_qk = (p->kind == FC_P_QKV || p->kind == FC_P_QKV_BIAS) && part < 2;
-        size_t head_size = f->permuted && is_qk ? f->config.head_size : 0;
+        size_t head_size = permuted_heads(f, p, part);
         if (p->is_vector && !head_size) { /* one long row, as its blocks may want */
             cols = rows;
             rows = 1;

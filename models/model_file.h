@@ -8,6 +8,7 @@
 
 struct fc_model_file;
 struct fc_gguf;
+struct fc_weight_format;
 
 /* Opens and checks everything but the weights' values: headers, shapes against the config, offsets
  * against the file's length. Maps the files, reads no weights yet. path: a folder with config.json
@@ -30,6 +31,14 @@ const struct fc_gguf *fc_model_file_gguf(const struct fc_model_file *file);
  * FC_ERR_INPUT for weights that fp16 cannot hold. */
 enum fc_code fc_model_file_read(const struct fc_model_file *file, const struct fc_param *p,
                                 enum fc_dtype dtype, void *dst, struct fc_error *err);
+
+/* The format (base/dequant.h) in which all parts of the tensor are stored; NULL if they differ. */
+const struct fc_weight_format *fc_model_file_stored(const struct fc_model_file *file,
+                                                    const struct fc_param *p);
+/* Reads a matrix as it is stored: its parts' rows of blocks joined, GGUF's row permutation undone.
+ * dst: p->rows rows of p->cols / block * bytes of its fc_model_file_stored, which there must be. */
+enum fc_code fc_model_file_read_blocks(const struct fc_model_file *file, const struct fc_param *p,
+                                       void *dst, struct fc_error *err);
 
 /* Writes config.json, generation_config.json and model.safetensors into an existing folder, from a
  * flat buffer in the table's layout (host memory; its dtype is also the one in the file). Every

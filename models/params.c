@@ -112,6 +112,13 @@ static bool present(const struct fc_model_config *c, enum fc_param_kind kind)
     }
 }
 
+/* The next place in the flat buffer. */
+static void place(struct fc_params *p, struct fc_param *item)
+{
+    item->offset = p->total;
+    p->total += (item->count + 63) / 64 * 64;
+}
+
 static void add(struct fc_params *p, const struct fc_model_config *c, const struct spec *spec,
                 size_t layer)
 {
@@ -138,8 +145,7 @@ static void add(struct fc_params *p, const struct fc_model_config *c, const stru
     item->rows = item->is_vector ? 1 : rows;
     item->cols = item->is_vector ? rows : size_of(c, spec->cols);
     item->count = item->rows * item->cols;
-    item->offset = p->total;
-    p->total += (item->count + 63) / 64 * 64;
+    place(p, item);
     p->n_weights += item->count;
     p->lookup[(size_t)spec->kind * p->n_layer + layer] = (int32_t)p->n;
     p->n++;
@@ -172,6 +178,19 @@ enum fc_code fc_params_build(struct fc_params *p, const struct fc_model_config *
             p->n_decay = p->total;
     }
     return FC_OK;
+}
+
+void fc_params_leave_out(struct fc_params *p, const bool *out)
+{
+    p->total = p->n_decay = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        if (out[i])
+            p->items[i].offset = FC_NOT_IN_BUFFER;
+        else
+            place(p, &p->items[i]);
+        if (p->items[i].decay) /* these come first */
+            p->n_decay = p->total;
+    }
 }
 
 void fc_params_free(struct fc_params *p)

@@ -41,10 +41,13 @@ struct fc_param {
     bool is_vector;
     bool decay; /* weight decay applies: matrices yes, norms and biases no */
     enum fc_split split;
-    size_t offset, count; /* elements in the flat buffer; offsets are multiples of 64 */
+    size_t offset, count; /* elements in the flat buffer; offsets are multiples of 64, or
+                           * FC_NOT_IN_BUFFER */
     struct fc_param_part parts[3];
     size_t n_parts; /* parts of a vector split its cols: part.rows counts elements then */
 };
+
+#define FC_NOT_IN_BUFFER SIZE_MAX
 
 struct fc_params {
     struct fc_param *items; /* decayed tensors first, so that they are one flat range */
@@ -60,6 +63,10 @@ struct fc_params {
 enum fc_code fc_params_build(struct fc_params *p, const struct fc_model_config *config,
                              struct fc_error *err);
 void fc_params_free(struct fc_params *p);
+
+/* Takes the tensors i with out[i] from the flat buffer; the others move up. For weights that lie
+ * elsewhere: such a table serves inference only. */
+void fc_params_leave_out(struct fc_params *p, const bool *out);
 
 /* The tensor of this kind (and layer), NULL if the model has none. */
 const struct fc_param *fc_params_find(const struct fc_params *p, enum fc_param_kind kind,

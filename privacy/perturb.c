@@ -142,6 +142,10 @@ enum fc_code fc_perturber_open(struct fc_perturber **p, struct fc_model *model,
 {
     struct fc_vocabulary *vocabulary = NULL;
     struct fc_ranking *ranking = NULL;
+    if (!fc_model_weight(model, FC_P_EMBED, 0))
+        return fc_fail(err, FC_ERR_UNSUPPORTED,
+                       "perturb: the ranking reads the model's embeddings, which are kept "
+                       "quantised; load it without --keep-quantised");
     enum fc_code code = fc_vocabulary_open(&vocabulary, tok, options->n_words, err);
     if (code != FC_OK)
         return code;

@@ -29,7 +29,7 @@ static float half_at(const unsigned char *p)
 }
 
 struct fc_quantised *fc_cpu_quantised_open(struct fc_stream *s, const void *blocks, uint32_t type,
-                                           size_t n, size_t k)
+                                           size_t n, size_t k, size_t *bytes)
 {
     const struct fc_weight_format *format = fc_cpu_ok(s) ? fc_cpu_format(s, type) : NULL;
     if (!format)
@@ -52,6 +52,7 @@ struct fc_quantised *fc_cpu_quantised_open(struct fc_stream *s, const void *bloc
     w->scales = fc_cpu_acquire(count * sizeof(float), "scales of weights", &s->error);
     if (type == FC_GGML_Q4_1)
         w->minima = fc_cpu_acquire(count * sizeof(float), "minima of weights", &s->error);
+    *bytes = count * (w->quant_bytes + (w->minima ? 2 : 1) * sizeof(float));
     if (!fc_cpu_ok(s)) {
         fc_cpu_quantised_close(s, w);
         return NULL;

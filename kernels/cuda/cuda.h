@@ -56,7 +56,7 @@ void fc_cuda_gemm_fp8(struct fc_stream *s, const struct fc_gemm *g, void *scratc
 void fc_cuda_dequantise(struct fc_stream *s, void *out, enum fc_dtype dt, const void *blocks,
                         uint32_t type, size_t n);
 struct fc_quantised *fc_cuda_quantised_open(struct fc_stream *s, const void *blocks, uint32_t type,
-                                            size_t n, size_t k);
+                                            size_t n, size_t k, size_t *bytes);
 void fc_cuda_quantised_close(struct fc_stream *s, struct fc_quantised *w);
 void fc_cuda_gemm_quantised(struct fc_stream *s, void *y, enum fc_dtype y_type, const void *x,
                             enum fc_dtype x_type, const struct fc_quantised *w, size_t m);

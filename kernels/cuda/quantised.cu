@@ -302,7 +302,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 struct fc_quantised *fc_cuda_quantised_open(struct fc_stream *s, const void *blocks, uint32_t type,
-                                            size_t n, size_t k)
+                                            size_t n, size_t k, size_t *bytes)
 {
     if (!fc_cuda_ok(s))
         return nullptr;
@@ -321,6 +321,7 @@ struct fc_quantised *fc_cuda_quantised_open(struct fc_stream *s, const void *blo
         free(w);
         return nullptr;
     }
+    *bytes = count * (quants + head);
     w->n = n;
     w->k = k;
     w->type = type;

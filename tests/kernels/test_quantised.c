@@ -87,13 +87,14 @@ static void test_unknown_type(void **state)
     (void)state;
     struct kt t;
     struct fc_error err = {0};
+    size_t bytes;
     kt_open(&t);
     struct kt_array in = kt_array(&t, 32, FC_F32), out = kt_array(&t, 32, FC_F32);
     t.k->dequantise(t.s, out.p, FC_F32, in.p, 4, 1);
     assert_int_equal(t.k->sync(t.s, &err), FC_ERR_UNSUPPORTED);
-    assert_null(t.k->quantised_open(t.s, in.p, FC_GGML_Q5_0, 1, 32));
+    assert_null(t.k->quantised_open(t.s, in.p, FC_GGML_Q5_0, 1, 32, &bytes));
     assert_int_equal(t.k->sync(t.s, &err), FC_ERR_UNSUPPORTED);
-    assert_null(t.k->quantised_open(t.s, in.p, FC_GGML_Q4_0, 1, 33));
+    assert_null(t.k->quantised_open(t.s, in.p, FC_GGML_Q4_0, 1, 33, &bytes));
     assert_int_equal(t.k->sync(t.s, &err), FC_ERR_UNSUPPORTED);
     kt_close(&t);
 }
@@ -108,8 +109,10 @@ static void check_product(struct kt *t, uint32_t type, enum fc_dtype dt, enum fc
     const struct fc_weight_format *format = fc_weight_format(type);
     struct kt_array blocks = some_blocks(t, format, n * k / 32, &w, true);
     struct kt_array x = kt_random(t, m * k, (int)dt, 1.0), y = kt_array(t, m * n, (int)y_type);
-    struct fc_quantised *q = t->k->quantised_open(t->s, blocks.p, type, n, k);
+    size_t bytes = 0, stored = n * k / 32 * format->bytes;
+    struct fc_quantised *q = t->k->quantised_open(t->s, blocks.p, type, n, k, &bytes);
     assert_non_null(q);
+    assert_in_range(bytes, stored, stored + stored / 4);
     t->k->gemm_quantised(t->s, y.p, y_type, x.p, dt, q, m);
     double *want = kt_malloc(m * n * sizeof *want), scale = 0.0;
     for (size_t i = 0; i < m; i++)
@@ -172,7 +175,8 @@ static void test_batch_invariance(void **state)
         struct kt_array blocks =
             some_blocks(&t, fc_weight_format(kept[f]), (size_t)N * K / 32, &w, true);
         struct kt_array x = kt_random(&t, M * K, FC_BF16, 1.0), all = kt_array(&t, M * N, FC_F32);
-        struct fc_quantised *q = t.k->quantised_open(t.s, blocks.p, kept[f], N, K);
+        size_t bytes;
+        struct fc_quantised *q = t.k->quantised_open(t.s, blocks.p, kept[f], N, K, &bytes);
         assert_non_null(q);
         t.k->gemm_quantised(t.s, all.p, FC_F32, x.p, FC_BF16, q, M);
         float *together = kt_raw(&t, &all);
