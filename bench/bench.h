@@ -15,7 +15,8 @@ struct fc_bench_context {
     enum fc_dtype dtype;
     const char *model_path; /* NULL: random weights in the shape of SmolLM2-135M */
     double seconds;         /* most time for the samples of one measurement */
-    double peak[2];         /* measured GEMM peak by dtype, FLOP/s; 0: not measured yet */
+    size_t peak_size;       /* rows and columns of the products that measure the peak */
+    double peak[3];         /* measured GEMM peak by dtype, FLOP/s; 0: not measured yet */
     cJSON *results;         /* array */
 };
 
@@ -34,9 +35,13 @@ typedef enum fc_code fc_bench_fn(void *state, struct fc_error *err);
 enum fc_code fc_bench_measure(struct fc_bench_context *c, const struct fc_measurement *m,
                               fc_bench_fn *call, void *state, struct fc_error *err);
 
-/* The GEMM peak in this dtype, measured on first use: the median of 2048 x 2048 x 2048 products. */
+/* The device's GEMM peak in this dtype, measured on first use: the median of square products of
+ * random numbers (of zeros a GPU makes more, at less power). */
 enum fc_code fc_bench_peak(struct fc_bench_context *c, enum fc_dtype dtype, double *flops,
                            struct fc_error *err);
+
+/* A result that names its device and dtype, to be filled up. NULL: out of memory. */
+cJSON *fc_bench_record(const struct fc_bench_context *c, const char *name, enum fc_dtype dtype);
 
 /* The model of the cases: from context->model_path, or random. */
 enum fc_code fc_bench_model(struct fc_bench_context *c, struct fc_model *m, struct fc_error *err);

@@ -60,6 +60,18 @@ static enum fc_code take_samples(struct samples *s, double limit, fc_bench_fn *c
     return code;
 }
 
+cJSON *fc_bench_record(const struct fc_bench_context *c, const char *name, enum fc_dtype dtype)
+{
+    char text[256];
+    fc_device_describe(&c->dev, text, sizeof text);
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "name", name);
+    cJSON_AddStringToObject(o, "device", c->dev.name);
+    cJSON_AddStringToObject(o, "device_name", text);
+    cJSON_AddStringToObject(o, "dtype", fc_dtype_name(dtype));
+    return o;
+}
+
 enum fc_code fc_bench_measure(struct fc_bench_context *c, const struct fc_measurement *m,
                               fc_bench_fn *call, void *state, struct fc_error *err)
 {
@@ -77,9 +89,7 @@ enum fc_code fc_bench_measure(struct fc_bench_context *c, const struct fc_measur
                100 * m->flops / s.median / peak);
     printf("%s\n", s.converged ? "" : "  (stopped on time, not on noise)");
     fflush(stdout);
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "name", m->name);
-    cJSON_AddStringToObject(o, "dtype", fc_dtype_name(c->dtype));
+    cJSON *o = fc_bench_record(c, m->name, c->dtype);
     cJSON_AddStringToObject(o, "unit", m->unit);
     cJSON_AddNumberToObject(o, "rate", m->work / s.median);
     cJSON_AddNumberToObject(o, "median_seconds", s.median);
@@ -107,10 +117,33 @@ static enum fc_code multiply(void *state, struct fc_error *err)
     return p->dev->k->sync(p->dev->stream, err);
 }
 
+/* Random numbers in n elements, a block of them over and over. */
+static enum fc_code fill(struct fc_device *dev, void *p, size_t n, enum fc_dtype dtype,
+                         struct fc_error *err)
+{
+    enum { BLOCK = 1 << 18 };
+    enum fc_code code = FC_ERR_MEMORY;
+    float *host = fc_alloc(BLOCK, sizeof *host, "random numbers", err);
+    float *block = fc_device_alloc(dev, BLOCK * sizeof *block, FC_MEM_STAGING, err);
+    if (!host || !block)
+        goto cleanup;
+    for (size_t i = 0; i < BLOCK; i++)
+        host[i] = fc_philox_uniform(5, 0, i) - 0.5f;
+    dev->k->upload(dev->stream, block, host, BLOCK * sizeof *block);
+    for (size_t at = 0; at < n; at += BLOCK)
+        dev->k->cast(dev->stream, (char *)p + at * fc_dtype_size(dtype), dtype, block, FC_F32,
+                     n - at < BLOCK ? n - at : BLOCK);
+    code = dev->k->sync(dev->stream, err);
+cleanup:
+    fc_device_free(dev, block, BLOCK * sizeof *block, FC_MEM_STAGING);
+    free(host);
+    return code;
+}
+
 enum fc_code fc_bench_peak(struct fc_bench_context *c, enum fc_dtype dtype, double *flops,
                            struct fc_error *err)
 {
-    const size_t n = 2048;
+    const size_t n = c->peak_size;
     size_t bytes = n * n * fc_dtype_size(dtype);
     *flops = c->peak[dtype];
     if (*flops > 0)
@@ -119,10 +152,7 @@ enum fc_code fc_bench_peak(struct fc_bench_context *c, enum fc_dtype dtype, doub
     enum fc_code code = FC_OK;
     for (int i = 0; i < 3 && code == FC_OK; i++) {
         matrices[i] = fc_device_alloc(&c->dev, bytes, FC_MEM_ACTIVATIONS, err);
-        if (matrices[i])
-            c->dev.k->zero(c->dev.stream, matrices[i], bytes);
-        else
-            code = FC_ERR_MEMORY;
+        code = matrices[i] ? fill(&c->dev, matrices[i], n * n, dtype, err) : FC_ERR_MEMORY;
     }
     struct product p = {&c->dev,
                         {.a = matrices[0],
@@ -140,13 +170,13 @@ enum fc_code fc_bench_peak(struct fc_bench_context *c, enum fc_dtype dtype, doub
     if (code == FC_OK)
         code = take_samples(&s, c->seconds, multiply, &p, err);
     if (code == FC_OK) {
+        char name[64];
         *flops = c->peak[dtype] = 2.0 * (double)n * (double)n * (double)n / s.median;
-        printf("%-34s %10.1f %-10s noise %4.1f %%  %3zu samples\n",
-               dtype == FC_BF16 ? "GEMM peak bf16 2048^3" : "GEMM peak fp32 2048^3", *flops * 1e-9,
-               "GFLOP/s", 100 * s.noise, s.n);
-        cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "name", "GEMM peak");
-        cJSON_AddStringToObject(o, "dtype", fc_dtype_name(dtype));
+        snprintf(name, sizeof name, "GEMM peak %s %zu^3", fc_dtype_name(dtype), n);
+        printf("%-34s %10.1f %-10s noise %4.1f %%  %3zu samples\n", name, *flops * 1e-9, "GFLOP/s",
+               100 * s.noise, s.n);
+        cJSON *o = fc_bench_record(c, "GEMM peak", dtype);
+        cJSON_AddNumberToObject(o, "size", (double)n);
         cJSON_AddNumberToObject(o, "flops_per_second", *flops);
         cJSON_AddNumberToObject(o, "noise", s.noise);
         cJSON_AddItemToArray(c->results, o);

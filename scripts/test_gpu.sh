@@ -59,3 +59,6 @@ for mode in RACE INITCHECK ASYNC; do
     echo "CUDA kernel tests under the simulator: $mode"
     gpu_tests "${common[@]}" "PTXSIM_$mode=1" -- -R '^cuda/'
 done
+# Host memory that is read too early or filled again too early shows in no other mode.
+echo "CUDA engine tests under the simulator: ASYNC"
+gpu_tests "${common[@]}" PTXSIM_ASYNC=1 PTXSIM_POISON=1 -- -R '^engine_cuda/(steps|generation)$'
