@@ -122,7 +122,8 @@ static bool decrypt_and_hash(struct fc_noise *n, const unsigned char *in, size_t
 void fc_noise_start(struct fc_noise *n, const unsigned char *prologue, size_t n_prologue,
                     const struct fc_key_pair *own, const unsigned char responder[FC_KEY_SIZE])
 {
-    *n = (struct fc_noise){.own = *own};
+    sodium_memzero(n, sizeof *n);
+    n->own = *own; /* field by field: no copy of the secret is left on the stack */
     memcpy(n->hash, name, sizeof name - 1);
     memcpy(n->chain, n->hash, sizeof n->chain);
     memcpy(n->peer, responder, FC_KEY_SIZE);
