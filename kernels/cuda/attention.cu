@@ -4,34 +4,58 @@
  */
 #include "kernels/cuda/attention.cuh"
 
-enum { DELTA_WARPS = 4, DELTA_THREADS = 32 * DELTA_WARPS };
+enum { DELTA_THREADS = 128, DELTA_LANES = 8, DELTA_ROWS = DELTA_THREADS / DELTA_LANES };
 
-/* delta[t, head] = sum over channels of dout * out: what softmax's derivative subtracts. */
-template <typename T>
+/* delta[row] = sum over its channels of dout * out, for `rows` (token, head) pairs: what softmax's
+ * derivative subtracts. Floor: both are read once, 4 hs bytes of bf16 per row, for 2 hs FLOPs:
+ * memory. Eight lanes take a row, in units of 16 bytes where rows are made of those (VECTOR). */
+template <typename T, bool VECTOR>
 __global__ void __launch_bounds__(DELTA_THREADS)
-    attention_delta(float *delta, const T *dout, const T *out, size_t first, size_t rows, int hs)
+    attention_delta(float *delta, const T *dout, const T *out, size_t rows, int hs)
 {
-    const size_t row = (size_t)blockIdx.x * DELTA_WARPS + threadIdx.x / 32;
-    if (row >= rows)
-        return;
-    const size_t base = (first + row) * hs;
+    constexpr int STEP = VECTOR ? fc_vec<T>::N : 1;
+    const size_t row = (size_t)blockIdx.x * DELTA_ROWS + threadIdx.x / DELTA_LANES;
+    const int lane = threadIdx.x % DELTA_LANES;
     float sum = 0.0f;
-    for (int c = threadIdx.x % 32; c < hs; c += 32)
-        sum = fmaf(fc_to_float(dout[base + c]), fc_to_float(out[base + c]), sum);
-    sum = fc_warp_sum(sum);
-    if (threadIdx.x % 32 == 0)
-        delta[first + row] = sum;
+    if (row < rows)
+        for (int c = lane * STEP; c < hs; c += DELTA_LANES * STEP)
+            if constexpr (VECTOR) {
+                const fc_vec<T> x = fc_load16(dout + row * hs + c),
+                                y = fc_load16(out + row * hs + c);
+#pragma unroll
+                for (int i = 0; i < STEP; i++)
+                    sum = fmaf(fc_to_float(x.v[i]), fc_to_float(y.v[i]), sum);
+            } else {
+                sum = fmaf(fc_to_float(dout[row * hs + c]), fc_to_float(out[row * hs + c]), sum);
+            }
+#pragma unroll
+    for (int other = DELTA_LANES / 2; other > 0; other /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, other);
+    if (row < rows && lane == 0)
+        delta[row] = sum;
 }
 
+/* Rows of the head sizes that tensor cores take are whole units, so their pointers decide. */
+static bool is_aligned(const void *p)
+{
+    return fc_cuda_aligned(p, FC_ATTENTION_ALIGNMENT);
+}
+
+/* Of the tokens first .. end-1. */
 static void launch_delta(struct fc_stream *s, const struct fc_attention_call *c, int32_t first,
                          int32_t end, enum fc_dtype dt)
 {
-    size_t nh = (size_t)c->shape.nh, rows = (size_t)(end - first) * nh;
+    size_t hs = (size_t)c->shape.hs, nh = (size_t)c->shape.nh;
+    size_t before = (size_t)first * nh, rows = (size_t)(end - first) * nh;
+    unsigned blocks = (unsigned)fc_cuda_blocks(rows, DELTA_ROWS);
+    bool vector = hs * fc_dtype_size(dt) % FC_ATTENTION_ALIGNMENT == 0 && is_aligned(c->dout) &&
+                  is_aligned(c->out);
     fc_cuda_by_type(dt, [&](auto *t) {
         using T = std::remove_pointer_t<decltype(t)>;
-        FC_LAUNCH(s, attention_delta<T>, (unsigned)fc_cuda_blocks(rows, DELTA_WARPS), DELTA_THREADS,
-                  0, c->delta, static_cast<const T *>(c->dout), static_cast<const T *>(c->out),
-                  (size_t)first * nh, rows, c->shape.hs);
+        auto delta = vector ? attention_delta<T, true> : attention_delta<T, false>;
+        FC_LAUNCH(s, delta, blocks, DELTA_THREADS, 0, c->delta + before,
+                  static_cast<const T *>(c->dout) + before * hs,
+                  static_cast<const T *>(c->out) + before * hs, rows, c->shape.hs);
     });
 }
 
@@ -55,12 +79,6 @@ bool fc_cuda_attention_shape(struct fc_stream *s, struct fc_attention_shape *x,
     x->width = (h->nh + 2 * h->nkv) * h->hs;
     x->out = h->nh * h->hs;
     return true;
-}
-
-/* Rows of the head sizes that tensor cores take are whole units, so their pointers decide. */
-static bool is_aligned(const void *p)
-{
-    return fc_cuda_aligned(p, FC_ATTENTION_ALIGNMENT);
 }
 
 /* Sequences b .. of the call that fit one launch; returns the first that does not. */

@@ -13,7 +13,8 @@
 enum {
     PLAIN_WARPS = 4,
     PLAIN_THREADS = 32 * PLAIN_WARPS,
-    PLAIN_OWN = 4, /* own rows of a warp: row i of the block is row i / 4 of warp i % 4 */
+    PLAIN_OWN = 4, /* own rows of a warp (1 for small groups of heads in paged attention): row i of
+                      the block is row i / 4 of warp i % 4 */
     PLAIN_ROWS = PLAIN_WARPS * PLAIN_OWN,
     PLAIN_TILE = 32
 };
@@ -42,54 +43,54 @@ __device__ __forceinline__ void plain_load(float *to, int rows, int stride, int 
 }
 
 /* s[r] = own row r . the lane's row of the tile. */
-__device__ __forceinline__ void plain_dots(float (&s)[PLAIN_OWN], const float *own,
-                                           const float *tile, int hs)
+template <int OWN>
+__device__ __forceinline__ void plain_dots(float (&s)[OWN], const float *own, const float *tile,
+                                           int hs)
 {
     const float *b = tile + threadIdx.x % 32 * plain_stride(hs);
     const float *a = own + threadIdx.x / 32 * hs;
 #pragma unroll
-    for (int r = 0; r < PLAIN_OWN; r++)
+    for (int r = 0; r < OWN; r++)
         s[r] = 0.0f;
     for (int c = 0; c < hs; c++) {
         float x = b[c];
 #pragma unroll
-        for (int r = 0; r < PLAIN_OWN; r++)
+        for (int r = 0; r < OWN; r++)
             s[r] = fmaf(a[r * PLAIN_WARPS * hs + c], x, s[r]);
     }
 }
 
 /* sum[r][i] += weight of (own row r, row j of the tile) * channel lane + 32 i of row j; the weights
  * of row j are lane j's. */
-template <int NC>
-__device__ __forceinline__ void plain_weighted(float (&sum)[PLAIN_OWN][NC],
-                                               const float (&weight)[PLAIN_OWN], const float *tile,
-                                               int hs)
+template <int OWN, int NC>
+__device__ __forceinline__ void plain_weighted(float (&sum)[OWN][NC], const float (&weight)[OWN],
+                                               const float *tile, int hs)
 {
     int lane = threadIdx.x % 32;
     for (int j = 0; j < PLAIN_TILE; j++) {
         const float *row = tile + j * plain_stride(hs);
-        float w[PLAIN_OWN];
+        float w[OWN];
 #pragma unroll
-        for (int r = 0; r < PLAIN_OWN; r++)
+        for (int r = 0; r < OWN; r++)
             w[r] = __shfl_sync(0xffffffffu, weight[r], j);
 #pragma unroll
         for (int i = 0; i < NC; i++) {
             float x = lane + 32 * i < hs ? row[lane + 32 * i] : 0.0f;
 #pragma unroll
-            for (int r = 0; r < PLAIN_OWN; r++)
+            for (int r = 0; r < OWN; r++)
                 sum[r][i] = fmaf(w[r], x, sum[r][i]);
         }
     }
 }
 
 /* A softmax in progress over the own rows; `sum` is the lane's part of it. */
-template <int NC> struct plain_softmax {
-    float max[PLAIN_OWN], sum[PLAIN_OWN], o[PLAIN_OWN][NC];
+template <int NC, int OWN = PLAIN_OWN> struct plain_softmax {
+    float max[OWN], sum[OWN], o[OWN][NC];
 
     __device__ __forceinline__ void clear()
     {
 #pragma unroll
-        for (int r = 0; r < PLAIN_OWN; r++) {
+        for (int r = 0; r < OWN; r++) {
             max[r] = -INFINITY;
             sum[r] = 0.0f;
 #pragma unroll
@@ -100,10 +101,10 @@ template <int NC> struct plain_softmax {
 
     /* Takes in a tile: s[r] the lane's score in powers of two, -inf where it is not seen. Some lane
      * must see a key of the first tile. */
-    __device__ __forceinline__ void add(float (&s)[PLAIN_OWN], const float *values, int hs)
+    __device__ __forceinline__ void add(float (&s)[OWN], const float *values, int hs)
     {
 #pragma unroll
-        for (int r = 0; r < PLAIN_OWN; r++) {
+        for (int r = 0; r < OWN; r++) {
             float top = fmaxf(max[r], fc_warp_max(s[r])), shrink = exp2f(max[r] - top);
             max[r] = top;
             s[r] = exp2f(s[r] - top);

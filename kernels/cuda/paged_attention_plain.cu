@@ -8,22 +8,23 @@
  */
 #include "kernels/cuda/attention_plain.cuh"
 
-template <typename T, int NC>
+template <typename T, int NC, int OWN>
 __global__ void __launch_bounds__(PLAIN_THREADS)
     paged_attention_plain(const __grid_constant__ struct fc_paged_call c)
 {
+    constexpr int ROWS = OWN * PLAIN_WARPS;
     extern __shared__ float shared[];
     const struct fc_attention_shape &x = c.shape;
     const int hs = x.hs, stride = plain_stride(hs);
-    float *own = shared, *keys = own + PLAIN_ROWS * hs, *values = keys + PLAIN_TILE * stride;
+    float *own = shared, *keys = own + ROWS * hs, *values = keys + PLAIN_TILE * stride;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int kv = blockIdx.y % x.nkv, first = blockIdx.y / x.nkv * PLAIN_ROWS;
+    const int kv = blockIdx.y % x.nkv, first = blockIdx.y / x.nkv * ROWS;
     const size_t row = c.first_row + blockIdx.x;
     const int length = c.lengths[row], from = blockIdx.z * FC_PAGED_SPLIT;
     const int end = min(from + FC_PAGED_SPLIT, length);
     if (from >= end)
         return;
-    const int head0 = kv * x.group + first, heads = min(x.group - first, (int)PLAIN_ROWS);
+    const int head0 = kv * x.group + first, heads = min(x.group - first, ROWS);
     const T *q = static_cast<const T *>(c.qkv) + row * x.width + (size_t)head0 * hs;
     const int32_t *table = c.tables + row * c.table_width;
     const int page_size = (int)c.page_size;
@@ -34,25 +35,25 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
         return static_cast<const T *>(cache) + (slot * x.nkv + kv) * hs;
     };
 
-    plain_load(own, PLAIN_ROWS, hs, hs,
+    plain_load(own, ROWS, hs, hs,
                [&](int i) -> const T * { return i < heads ? q + (size_t)i * hs : nullptr; });
-    plain_softmax<NC> state;
+    plain_softmax<NC, OWN> state;
     state.clear();
     for (int k0 = from; k0 < end; k0 += PLAIN_TILE) {
         __syncthreads();
         plain_load(keys, PLAIN_TILE, stride, hs, [&](int i) { return token(c.keys, k0 + i); });
         plain_load(values, PLAIN_TILE, stride, hs, [&](int i) { return token(c.values, k0 + i); });
         __syncthreads();
-        float s[PLAIN_OWN];
+        float s[OWN];
         plain_dots(s, own, keys, hs);
 #pragma unroll
-        for (int r = 0; r < PLAIN_OWN; r++)
+        for (int r = 0; r < OWN; r++)
             s[r] = k0 + lane < end ? s[r] * x.scale_log2 : -INFINITY;
         state.add(s, values, hs);
     }
     const bool whole = length <= FC_PAGED_SPLIT;
 #pragma unroll
-    for (int r = 0; r < PLAIN_OWN; r++) {
+    for (int r = 0; r < OWN; r++) {
         const int head = head0 + r * PLAIN_WARPS + warp;
         const float sum = fc_warp_sum(state.sum[r]);
         if (head >= head0 + heads)
@@ -72,17 +73,26 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
     }
 }
 
+template <typename T, int OWN>
+static void launch(struct fc_stream *s, const struct fc_paged_call *c)
+{
+    unsigned passes = (unsigned)fc_cuda_blocks((size_t)c->shape.group, OWN * PLAIN_WARPS);
+    dim3 grid((unsigned)c->rows, (unsigned)c->shape.nkv * passes, (unsigned)c->splits);
+    plain_by_channels(c->shape.hs, [&](auto nc) {
+        auto paged_attention = paged_attention_plain<T, decltype(nc)::value, OWN>;
+        size_t shared = plain_shared(c->shape.hs, 1, 2);
+        if (fc_cuda_allow_shared(s, paged_attention, shared))
+            FC_LAUNCH(s, paged_attention, grid, PLAIN_THREADS, shared, *c);
+    });
+}
+
 void fc_cuda_paged_plain(struct fc_stream *s, const struct fc_paged_call *c, enum fc_dtype dt)
 {
-    unsigned passes = (unsigned)fc_cuda_blocks((size_t)c->shape.group, PLAIN_ROWS);
-    dim3 grid((unsigned)c->rows, (unsigned)c->shape.nkv * passes, (unsigned)c->splits);
     fc_cuda_by_type(dt, [&](auto *t) {
         using T = std::remove_pointer_t<decltype(t)>;
-        plain_by_channels(c->shape.hs, [&](auto nc) {
-            auto paged_attention = paged_attention_plain<T, decltype(nc)::value>;
-            size_t shared = plain_shared(c->shape.hs, 1, 2);
-            if (fc_cuda_allow_shared(s, paged_attention, shared))
-                FC_LAUNCH(s, paged_attention, grid, PLAIN_THREADS, shared, *c);
-        });
+        if (c->shape.group <= PLAIN_WARPS)
+            launch<T, 1>(s, c);
+        else
+            launch<T, PLAIN_OWN>(s, c);
     });
 }
