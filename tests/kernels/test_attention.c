@@ -283,6 +283,72 @@ static void test_reference_gradient(void **state)
     tear_down(&x);
 }
 
+/* More sequences than a launch of any back end might take at once. */
+static void test_many_sequences(void **state)
+{
+    (void)state;
+    enum { B = 2000, HS = 64, W = 3 * HS };
+    struct kt t;
+    kt_open(&t);
+    int32_t *starts = kt_malloc((B + 1) * sizeof *starts);
+    for (size_t b = 0; b < B; b++)
+        starts[b + 1] = starts[b] + (b % 5 == 3 ? 0 : 1 + (int32_t)(b % 3));
+    size_t T = (size_t)starts[B];
+    struct fc_heads h = {1, 1, HS, 0.125f};
+    struct kt_array qkv = kt_random(&t, T * W, FC_BF16, 2.0), out = kt_array(&t, T * HS, FC_BF16);
+    struct kt_array dout = kt_random(&t, T * HS, FC_BF16, 1.0), lse = kt_array(&t, T, FC_F32);
+    struct kt_array dqkv = kt_array(&t, T * W, FC_BF16), scratch = kt_array(&t, T, FC_F32);
+    t.k->attention_forward(t.s, out.p, lse.p, qkv.p, starts, B, &h, FC_BF16);
+    t.k->attention_backward(t.s, dqkv.p, dout.p, out.p, lse.p, qkv.p, scratch.p, starts, B, &h,
+                            FC_BF16);
+    double *want = kt_malloc(T * W * sizeof *want), *off = kt_malloc(T * W * sizeof *off);
+    double room[2 * 3 + HS], *want_lse = kt_malloc(T * sizeof *want_lse);
+    ref_forward(want, want_lse, qkv.ref, starts, B, &h, room);
+    kt_check(&t, &lse, want_lse, 1.0, "lse of many sequences");
+    ref_backward(want, dout.ref, qkv.ref, starts, B, &h, room);
+    ref_backward_limits(off, dout.ref, qkv.ref, starts, B, &h, kt_roundoff(FC_BF16), room);
+    check_rounded(&t, &dqkv, want, off, "gradient of many sequences");
+    free(starts);
+    free(want);
+    free(want_lse);
+    free(off);
+    kt_close(&t);
+}
+
+/* Pointers aligned to an element and no better take a slower way to the same numbers. */
+static void test_unaligned(void **state)
+{
+    (void)state;
+    static const struct shape s = {"unaligned", 3, 1, 64, {33, 7}};
+    struct setting x;
+    set_up(&x, &s, FC_BF16, 2);
+    run(&x, FC_BF16);
+    size_t n = x.T * x.w, m = x.T * x.ow;
+    struct kt_array in[2] = {kt_array(&x.t, n + 1, FC_BF16), kt_array(&x.t, m + 1, FC_BF16)};
+    struct kt_array out = kt_array(&x.t, m + 1, FC_BF16), dqkv = kt_array(&x.t, n + 1, FC_BF16);
+    for (size_t i = 0; i < 2; i++) {
+        const struct kt_array *from = i == 0 ? &x.qkv : &x.dout;
+        double *values = kt_malloc((from->n + 1) * sizeof *values);
+        memcpy(values + 1, from->ref, from->n * sizeof *values);
+        kt_put(&x.t, &in[i], values);
+        free(values);
+    }
+    uint16_t *qkv = in[0].p, *dout = in[1].p, *to = out.p, *dto = dqkv.p;
+    x.t.k->attention_forward(x.t.s, to + 1, x.lse.p, qkv + 1, x.starts, x.B, &x.h, FC_BF16);
+    x.t.k->attention_backward(x.t.s, dto + 1, dout + 1, to + 1, x.lse.p, qkv + 1, x.scratch.p,
+                              x.starts, x.B, &x.h, FC_BF16);
+    kt_read(&x.t, &x.out);
+    kt_read(&x.t, &x.dqkv);
+    kt_read(&x.t, &out);
+    kt_read(&x.t, &dqkv);
+    assert_true(isnan(out.ref[0]) && isnan(dqkv.ref[0])); /* the poison before the first */
+    for (size_t i = 0; i < m; i++)
+        assert_true(fabs(out.ref[i + 1] - x.out.ref[i]) < 0.02);
+    for (size_t i = 0; i < n; i++)
+        assert_true(fabs(dqkv.ref[i + 1] - x.dqkv.ref[i]) < 0.02 * (1.0 + fabs(x.dqkv.ref[i])));
+    tear_down(&x);
+}
+
 static void test_refuses_head_size(void **state)
 {
     (void)state;
@@ -304,6 +370,8 @@ int main(void)
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_large_scores),
         cmocka_unit_test(test_reference_gradient),
+        cmocka_unit_test(test_many_sequences),
+        cmocka_unit_test(test_unaligned),
         cmocka_unit_test(test_refuses_head_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -296,6 +296,31 @@ static void test_prefill_and_decode(void **state)
         check_prefill(kt_dtypes[d], 10);
 }
 
+/* So many rows with such wide tables that the parts of long rows need more room than a back end may
+ * hold at once (CUDA: 32 MB). */
+static void test_many_wide_rows(void **state)
+{
+    (void)state;
+    enum { N = 300 };
+    struct fc_heads h = {16, 1, 128, 0.09f};
+    uint64_t seeds[N];
+    struct cache c;
+    open_cache(&c, h, FC_BF16, 16, 4100, 2);
+    for (size_t r = 0; r < N; r++) {
+        size_t length = r == 3 || r == 280 ? 300 + r : 1 + r % 5;
+        size_t first = r % 5 == 0 || length > 5 ? 0 : r - r % 5; /* the page of that row */
+        if (r % 5 == 0 || length > 5)
+            add_row(&c, seeds[r] = 100 + r, r % 5 == 0 && length <= 5 ? 5 : length, 0, 0);
+        else {
+            seeds[r] = seeds[first];
+            memcpy(c.tables + r * c.width, c.tables + first * c.width, c.width * sizeof *c.tables);
+            c.lengths[c.rows++] = (int32_t)length;
+        }
+    }
+    check_rows(&c, 0, N, seeds, "many wide rows");
+    close_cache(&c);
+}
+
 /* Only the named slots are written. */
 static void test_cache_write(void **state)
 {
@@ -329,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_against_reference),
         cmocka_unit_test(test_alone_and_among_others),
         cmocka_unit_test(test_prefill_and_decode),
+        cmocka_unit_test(test_many_wide_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
