@@ -286,6 +286,7 @@ static enum fc_code embedding_prepare(struct fc_ranking *base, const struct fc_d
     double *vectors = fc_alloc(FC_RANK_BLOCK, r->width * sizeof *vectors, "ranking", err);
     if (!vectors)
         code = FC_ERR_MEMORY;
+    k->range_push("rank");
     for (size_t at = 0; code == FC_OK && at < r->n_keys; at += FC_RANK_BLOCK) {
         size_t m = r->n_keys - at < FC_RANK_BLOCK ? r->n_keys - at : FC_RANK_BLOCK;
         /* Minus the cosine, so that the nearest is the smallest. */
@@ -313,6 +314,7 @@ static enum fc_code embedding_prepare(struct fc_ranking *base, const struct fc_d
         for (size_t i = at; code == FC_OK && i < at + m; i++)
             put_itself_first(r, i);
     }
+    k->range_pop();
     free(vectors);
     return code;
 }
