@@ -46,7 +46,7 @@ void fc_device_free(struct fc_device *dev, void *p, size_t bytes, enum fc_purpos
 /* Counts memory that someone else allocated for us (packed weights): may be negative. */
 void fc_device_count(struct fc_device *dev, long long bytes, enum fc_purpose purpose);
 
-/* What the device is, for messages and records: "NVIDIA H100, 132 SMs, 80 GB". */
+/* What the device is, for messages and records: "NVIDIA H100, 132 SMs, 79 GiB". */
 void fc_device_describe(const struct fc_device *dev, char *text, size_t size);
 
 /* What --device can name on this machine: the CPU last, every CUDA device before it. Fills at most

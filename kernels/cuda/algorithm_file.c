@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FILE = 8 << 20, MAX_ENTRIES = 1 << 15, LOCK_TRIES = 200, LOCK_WAIT_MS = 10 };
+enum { MAX_FILE = 8 << 20, MAX_ENTRIES = 1 << 15, LOCK_TRIES = 1000, LOCK_WAIT_MS = 10 };
 
 struct entry {
     char key[FC_ALGORITHM_KEY];

@@ -39,7 +39,7 @@ bool fc_algorithms_find(const struct fc_algorithms *a, const char *key,
                         uint64_t words[FC_ALGORITHM_WORDS]);
 
 /* Takes the lock and reads the file again. False where nothing can be kept: no file, a folder that
- * cannot be written, or a lock that others hold for more than two seconds. After true: add, end. */
+ * cannot be written, or a lock that others hold for more than ten seconds. After true: add, end. */
 bool fc_algorithms_begin(struct fc_algorithms *a);
 /* `key`: printable, without spaces. */
 void fc_algorithms_add(struct fc_algorithms *a, const char *key,

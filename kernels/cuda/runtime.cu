@@ -28,9 +28,8 @@ bool fc_cuda_describe(int index, char *text, size_t size)
         (void)cudaGetLastError();
         return false;
     }
-    /* As the vendors count: an 80 GB card reports a little less than 80 GiB. */
-    double gb = (double)p.totalGlobalMem / (double)(1 << 30);
-    snprintf(text, size, "%s, %d SMs, %.0f GB", p.name, p.multiProcessorCount, gb);
+    double gib = (double)p.totalGlobalMem / (double)(1 << 30);
+    snprintf(text, size, "%s, %d SMs, %.0f GiB", p.name, p.multiProcessorCount, gib);
     return true;
 }
 
