@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A whole job through an encrypted session, on an address that is not loopback's own; keys and lists
-# that do not fit; a client that is taken off the list while it works, and put back.
+# A whole job through an encrypted session, with a server on every address; keys and lists that do not
+# fit; a client that is taken off the list, and another that is put on it.
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
 tiny_model
@@ -63,9 +63,13 @@ for output in clear other pinned; do
 done
 grep -q "refused a client whose key $(cat "$k/other.pub")" "$work/server.log" || fail "no word of a stranger"
 
-# The job, its capture read by the client only: what it gets is what a client in clear would.
+# The job, and a look at the server beside it.
 expect 0 "${distill[@]}" "$url" --key "$k/ward" --server-key "$(cat "$k/server.pub")" --output "$work/job"
 [ "$(wc -l <"$work/job/rationales.jsonl")" -eq 40 ] || fail "rationales are missing"
+
+expect 0 "$fedcot" status --server "$url" --key "$k/ward" --server-key "$k/server.pub"
+grep -q '^protocol' "$work/out" || fail "no status through a session"
+expect 3 "$fedcot" status --server "$url" --key "$k/other" --server-key "$k/server.pub"
 
 # Off the list: the next packet is refused. A broken list changes nothing. On the list again: works.
 echo "nonsense" >>"$k/clients"
@@ -81,7 +85,7 @@ expect 0 "${distill[@]}" "$url" --key "$k/other" --server-key "$k/server.pub" --
 # No secret in any log.
 kill "$server_pid"
 wait "$server_pid" || fail "the server's exit status after SIGTERM"
-grep -q '^handshakes  *2$' "$work/server.log" || fail "handshakes: $(grep '^handshakes' "$work/server.log")"
+grep -q '^handshakes  *3$' "$work/server.log" || fail "handshakes: $(grep '^handshakes' "$work/server.log")"
 for name in server ward other; do
     secret=$(sed -n 's/^secret //p' "$k/$name")
     ! grep -rqF "$secret" "$work" --include='*.log' --include='*.jsonl' --include='*.json' --include=err ||
