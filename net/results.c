@@ -119,7 +119,7 @@ static struct fc_job *job_of(struct fc_jobs *t, const unsigned char *id, const u
 
 static bool is_old(const struct reading *x, int64_t when)
 {
-    return when < x->now && (double)(x->now - when) > x->results->options.max_age;
+    return when < x->now && (double)x->now - (double)when > x->results->options.max_age;
 }
 
 static enum fc_code restore(struct reading *x, const unsigned char *p, size_t len,

@@ -88,7 +88,8 @@ if [ "$(field jobs)" -eq 1 ]; then # it was not faster than that
 fi
 end_server
 
-# ---- SIGTERM in the middle of a job: status 0, and the client goes on with the next server
+# ---- SIGTERM in the middle of a job: status 0, and the client goes on with the next server, also
+# under a storm of signals
 start_server "$work/four.log" --state "$work/again" --drain 300
 "${distill[@]}" "$work/drained" >/dev/null 2>"$work/drained.err" &
 client=$!
@@ -97,6 +98,8 @@ wait_for "$work/drained/received.jsonl" .
 end_server
 grep -q '^answers' "$work/four.log" || fail "no summary of a drained server"
 start_server "$work/five.log" --state "$work/again"
+(while kill -USR1 "$server_pid" 2>/dev/null; do sleep 0.005; done) &
+pids+=("$!")
 wait "$client" || { cat "$work/drained.err" >&2; fail "the client of the drained server"; }
 [ "$(wc -l <"$work/drained/rationales.jsonl")" -eq "$examples" ] || fail "rationales are missing"
 end_server

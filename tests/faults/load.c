@@ -471,7 +471,7 @@ int main(void)
     pthread_t flood;
     int status = 0;
     r.n_clients = is_short ? 16 : MAX_CLIENTS;
-    size_t per_client = is_long ? 323 : is_short ? 8 : 20; /* 62 * 323 = 20,026 */
+    size_t per_client = is_long ? 323 : 20; /* 62 * 323 = 20,026 */
     size_t total = per_client * (r.n_clients - 2);
     r.shared =
         mmap(NULL, sizeof *r.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -55,6 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_put("answers.log", data, size);
     struct fc_error err = {0};
     struct fc_jobs table;
+    struct fc_admission admission;
     struct fc_results results = {0};
     struct fc_results_options options = {.folder = fuzz_folder(),
                                          .model = "model",
@@ -62,10 +63,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                          .max_age = 1e18,
                                          .max_text_bytes = 1 << 16};
     FUZZ_CHECK(fc_jobs_init(&table, 4, 64, &err) == FC_OK);
-    enum fc_code code = fc_results_open(&results, &options, &table, &err);
+    FUZZ_CHECK(fc_admission_init(&admission, 4, 1 << 16, &err) == FC_OK);
+    enum fc_code code = fc_results_open(&results, &options, &table, &admission, &err);
     FUZZ_CHECK_ERROR(code, err);
     FUZZ_CHECK(table.bytes <= options.max_text_bytes);
     fc_results_close(&results);
     fc_jobs_free(&table);
+    fc_admission_free(&admission);
     return 0;
 }
