@@ -30,6 +30,7 @@ WORK = pathlib.Path(sys.argv[4])
 LEAKS = sys.argv[5:]
 SEED = int(os.environ.get("FEDCOT_TEST_SEED", "20240613"))
 N = 6
+STARTED = []  # every process, to be ended whatever happens
 ORDINARY = ("patient house river seven walks under green morning table large answer doctor found "
             "yellow before window paper music strong letter").split()
 
@@ -120,8 +121,9 @@ class Side:
 
     def start(self, command):
         with open(self.said, "ab") as said:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                                    cwd=self.folder / "cwd", env=self.env)
+            STARTED.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said,
+                                            stderr=said, cwd=self.folder / "cwd", env=self.env))
+        return STARTED[-1]
 
     def run(self, command):
         return self.start(command).wait(timeout=600)
@@ -163,7 +165,8 @@ class World:
         if shutil.which("tcpdump"):
             self.tcpdump = subprocess.Popen(
                 ["tcpdump", "-i", "lo", "-U", "-s", "0", "-Z", "root", "-w", self.captured, "tcp", "port",
-                 str(port)], stderr=subprocess.PIPE)
+                 str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            STARTED.append(self.tcpdump)
             line = self.tcpdump.stderr.readline()  # "listening on", or why not
             while line and b"listening" not in line:
                 line = self.tcpdump.stderr.readline()
@@ -323,3 +326,7 @@ try:
 except AssertionError as e:
     print("FAILED: %s" % e, file=sys.stderr)
     sys.exit(1)
+finally:
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
