@@ -13,6 +13,7 @@
 #include <math.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 struct serve_flags {
     struct fc_model_flags model;
@@ -337,6 +338,16 @@ static enum fc_code fingerprint(struct service *v, char text[FC_FINGERPRINT_SIZE
     return code == FC_OK ? fc_session_fingerprint(&v->session, v->text.data, text, err) : code;
 }
 
+/* Every connection takes one: as many as the system allows. Fewer are no error. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
 {
     struct serve_flags flags;
@@ -346,6 +357,7 @@ enum fc_code fc_cmd_serve(int argc, char **argv, struct fc_error *err)
     enum fc_code code = fc_options_parse(&options, &spec, &flags, argc, argv, err);
     if (code != FC_OK || options.done)
         goto cleanup;
+    raise_descriptors();
     fc_signals_catch();
     fc_signals_catch_request(SIGUSR1);
     code = fc_keys_open_server(&v.keys, &flags.keys, err);
