@@ -8,6 +8,7 @@ must be right or end with status 7, a message that names a file, and no private 
 must end well and leave what an undisturbed job leaves:
   perturb   every document charged once, in a ledger that continues what the first run left; the
             output is what the ledger holds
+  train     the weights of the undisturbed run; --resume goes on from its last checkpoint
   distill   the bytes of perturbed prompts, rationales and weights of the undisturbed job, which
             paid for the texts; nothing is charged again
 FEDCOT_TEST_LONG=1 takes every k, FEDCOT_TEST_SHORT=1 two, else a few, spread over the job."""
@@ -92,6 +93,29 @@ class Perturb:
         out = [json.loads(line) for line in open(folder + "/p.jsonl")]
         assert [o["id"] for o in out] == [e["id"] for e in DATA], "ids"
         assert {o["prompt"] for o in out} == bought, "texts that are not in the ledger"
+
+
+class Train:
+    name, few = "train", 3
+
+    def command(self, folder):
+        return [FEDCOT, "train", "--model", MODEL, "--train", WORK + "/train.jsonl", "--output",
+                folder, "--steps", "3", "--checkpoint-every", "1", "--resume", "--threads", "1",
+                "--tokens-per-step", "96"]
+
+    def prepare(self, folder):
+        pass
+
+    def before_restart(self, folder):
+        return None
+
+    def check(self, folder, _):
+        with open(folder + "/model.safetensors", "rb") as f:
+            weights = f.read()
+        self.weights = getattr(self, "weights", weights)
+        assert weights == self.weights, "other weights"
+        left = [f for f in os.listdir(folder) if ".tmp." in f]
+        assert not left, "temporary files: %s" % left
 
 
 class Distill:
@@ -197,6 +221,7 @@ def try_kinds(job):
 distill = None
 try:
     try_kinds(Perturb())
+    try_kinds(Train())
     distill = Distill()
     try_kinds(distill)
 except AssertionError as e:
