@@ -80,7 +80,8 @@ static void serve(const uint8_t *data, size_t size, uint64_t sequence)
                         at < size ? size - at : 0, &err) == FC_OK) {
         struct fc_route route = gone();
         err = (struct fc_error){0};
-        FUZZ_CHECK(fc_server_serve(server, frame.data, frame.len, &route, &err) == FC_OK);
+        FUZZ_CHECK(fc_server_serve(server, frame.data, frame.len, &fc_client_anonymous, &route,
+                                   &err) == FC_OK);
         FUZZ_CHECK(fc_server_hand_out(server, &err) == FC_OK);
     }
     fc_text_free(&frame);
