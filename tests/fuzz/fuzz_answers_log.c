@@ -2,7 +2,6 @@
  * '+' is a list of payloads, each behind its length in two bytes: they get their checksums here. */
 #include "fuzz.h"
 
-#include "net/admission.h"
 #include "net/results.h"
 
 #include <sodium.h>
@@ -57,7 +56,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fc_error err = {0};
     struct fc_jobs table;
     struct fc_admission admission;
-    struct fc_admission admission;
     struct fc_results results = {0};
     struct fc_results_options options = {.folder = fuzz_folder(),
                                          .model = "model",
@@ -70,7 +68,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK_ERROR(code, err);
     FUZZ_CHECK(table.bytes <= options.max_text_bytes);
     fc_results_close(&results);
-    fc_admission_free(&admission);
     fc_jobs_free(&table);
     fc_admission_free(&admission);
     return 0;
