@@ -165,7 +165,7 @@ struct run {
     struct shared *shared;
     struct client clients[MAX_CLIENTS];
     size_t n_clients;
-    atomic_int first_ended, over;
+    atomic_int first_ended, failed, over;
     atomic_size_t n_latencies, received; /* of the well-behaved */
     double latencies[SAMPLES];
 };
@@ -262,7 +262,9 @@ static void *client_main(void *argument)
     if (code == FC_OK && c->kind == NORMAL)
         note_shares(c->run);
     if (code == FC_OK)
-        fc_client_finish(link, &c->err);
+        code = fc_client_finish(link, &c->err);
+    if (code != FC_OK)
+        atomic_store(&c->run->failed, 1);
     fc_client_close(link);
     return NULL;
 }
@@ -385,10 +387,7 @@ static bool watch(struct run *r, pid_t server, size_t total)
     while ((done = atomic_load(&r->received)) < total && !atomic_load(&r->shared->stop)) {
         size_t now = resident(server), at = done * 4 / total;
         quarter[at] = now > quarter[at] ? now : quarter[at];
-        bool failed = now == 0;
-        for (size_t i = 0; i < r->n_clients; i++)
-            failed = failed || r->clients[i].err.code != FC_OK;
-        if (failed)
+        if (now == 0 || atomic_load(&r->failed))
             break;
         fc_sleep(0.01);
     }
