@@ -39,7 +39,11 @@ static enum fc_code open_on(struct fc_device *dev, const struct fc_kernels *k, i
     dev->index = index;
     dev->stream = k->stream_open(index, threads, &why);
     if (!dev->stream)
-        return fc_fail(err, why.code ? why.code : FC_ERR_INTERNAL, "%s", why.text);
+        return fc_fail(err, why.code ? why.code : FC_ERR_INTERNAL, "%s%s", why.text,
+                       why.code == FC_ERR_MEMORY && k != &fc_kernels_cpu
+                           ? "; nothing of ours is on it yet: see nvidia-smi for who holds its "
+                             "memory, or take another --device"
+                           : "");
     if (k == &fc_kernels_cpu)
         strcpy(dev->name, k->name);
     else
@@ -162,8 +166,8 @@ static void describe_memory(const struct fc_device *dev, char *text, size_t size
     }
 }
 
-void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpose,
-                      struct fc_error *err)
+enum fc_code fc_device_explain(const struct fc_device *dev, enum fc_purpose purpose,
+                               const struct fc_error *why, struct fc_error *err)
 {
     static const char *const lower[FC_MEM_PURPOSES] = {
         [FC_MEM_WEIGHTS] = "--dtype bf16 halves the weights",
@@ -176,13 +180,21 @@ void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpo
         [FC_MEM_CACHE] = "lower --cache-tokens or --max-batch",
         [FC_MEM_STAGING] = "lower --max-batch",
     };
+    char text[256];
+    if (why->code != FC_ERR_MEMORY)
+        return fc_fail(err, why->code, "%s", why->text);
+    describe_memory(dev, text, sizeof text);
+    return fc_fail(err, why->code, "%s: %s (in use: %s); %s", purpose_names[purpose], why->text,
+                   text[0] ? text : "nothing yet", lower[purpose]);
+}
+
+void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpose,
+                      struct fc_error *err)
+{
     struct fc_error why = {0};
     void *p = dev->k->alloc(dev->stream, bytes, &why);
     if (!p) {
-        char text[256];
-        describe_memory(dev, text, sizeof text);
-        fc_fail(err, why.code, "%s: %s (in use: %s); %s", purpose_names[purpose], why.text,
-                text[0] ? text : "nothing yet", lower[purpose]);
+        fc_device_explain(dev, purpose, &why, err);
         return NULL;
     }
     fc_device_count(dev, (long long)bytes, purpose);

@@ -11,7 +11,7 @@ enum fc_purpose {
     FC_MEM_WEIGHTS,
     FC_MEM_PACKED,    /* weights in GEMM layout, for generation */
     FC_MEM_QUANTISED, /* weights in the blocks of their file, for generation */
-    FC_MEM_MASTER, /* fp32 master weights */
+    FC_MEM_MASTER,    /* fp32 master weights */
     FC_MEM_GRADIENTS,
     FC_MEM_MOMENTS,     /* Adam's m and v */
     FC_MEM_ACTIVATIONS, /* kept for backward, and scratch of a pass */
@@ -43,6 +43,10 @@ void fc_device_close(struct fc_device *dev); /* a zeroed struct is fine */
 void *fc_device_alloc(struct fc_device *dev, size_t bytes, enum fc_purpose purpose,
                       struct fc_error *err);
 void fc_device_free(struct fc_device *dev, void *p, size_t bytes, enum fc_purpose purpose);
+/* Hands on an error of a call that takes device memory for itself (packing weights): one of memory
+ * with the same words about purposes and flags. Returns its code. */
+enum fc_code fc_device_explain(const struct fc_device *dev, enum fc_purpose purpose,
+                               const struct fc_error *why, struct fc_error *err);
 /* Counts memory that someone else allocated for us (packed weights): may be negative. */
 void fc_device_count(struct fc_device *dev, long long bytes, enum fc_purpose purpose);
 

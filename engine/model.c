@@ -111,6 +111,9 @@ enum fc_code fc_model_create(struct fc_model *m, struct fc_device *dev,
     return finish(m, describe(m, dev, config, dtype, max_ctx, err), err);
 }
 
+/* Bytes of a block of pinned memory, of which loading takes two. */
+#define MOST_PINNED ((size_t)128 << 20)
+
 /* Fills the flat buffer. */
 static enum fc_code load_buffer(struct fc_model *m, const struct fc_model_file *file,
                                 struct fc_error *err)
@@ -120,22 +123,35 @@ static enum fc_code load_buffer(struct fc_model *m, const struct fc_model_file *
     for (size_t i = 0; i < m->params.n; i++)
         if (m->params.items[i].offset != FC_NOT_IN_BUFFER && m->params.items[i].count > largest)
             largest = m->params.items[i].count;
-    struct fc_staging staging; /* one tensor is expanded while the one before is on its way */
-    enum fc_code code = fc_staging_open(&staging, m->dev, largest * element, err);
+    /* One tensor is expanded while the one before is on its way. Pinned memory is slow to get and
+     * short in containers: the few tensors beyond its limit go through plain memory, one by one. */
+    size_t block_bytes = largest * element < MOST_PINNED ? largest * element : MOST_PINNED;
+    struct fc_staging staging;
+    enum fc_code code = fc_staging_open(&staging, m->dev, block_bytes, err);
+    void *plain = NULL;
+    if (code == FC_OK && largest * element > block_bytes) {
+        plain = fc_alloc(largest, element, "weight staging", err);
+        code = plain ? FC_OK : FC_ERR_MEMORY;
+    }
     for (size_t i = 0; i < m->params.n && code == FC_OK; i++) {
         const struct fc_param *p = &m->params.items[i];
         if (p->offset == FC_NOT_IN_BUFFER)
             continue;
-        void *block = fc_staging_next(&staging);
+        bool fits = p->count * element <= block_bytes;
+        void *block = fits ? fc_staging_next(&staging) : plain;
         code = fc_model_file_read(file, p, m->dtype, block, err);
         if (code != FC_OK)
             break;
         k->upload(m->dev->stream, (char *)m->weights + p->offset * element, block,
                   p->count * element);
-        fc_staging_sent(&staging);
+        if (fits)
+            fc_staging_sent(&staging);
+        else
+            code = k->sync(m->dev->stream, err); /* `plain` is used again */
     }
     enum fc_code sent = k->sync(m->dev->stream, code == FC_OK ? err : NULL);
     fc_staging_close(&staging);
+    free(plain);
     return code == FC_OK ? sent : code;
 }
 
@@ -288,9 +304,12 @@ enum fc_code fc_model_pack(struct fc_model *m, struct fc_error *err)
             m->packed_bytes += p->count * fc_dtype_size(m->dtype);
     }
     fc_device_count(m->dev, (long long)m->packed_bytes, FC_MEM_PACKED);
-    enum fc_code code = k->sync(m->dev->stream, err);
-    if (code != FC_OK)
+    struct fc_error why = {0};
+    enum fc_code code = k->sync(m->dev->stream, &why);
+    if (code != FC_OK) {
+        fc_device_explain(m->dev, FC_MEM_PACKED, &why, err);
         fc_model_unpack(m);
+    }
     return code;
 }
 
