@@ -296,6 +296,24 @@ static void test_prefill_and_decode(void **state)
         check_prefill(kt_dtypes[d], 10);
 }
 
+/* Rows of one text in an order that no prefill has: longer before shorter, some twice. */
+static void test_rows_in_any_order(void **state)
+{
+    (void)state;
+    enum { N = 60 };
+    struct fc_heads h = {4, 2, 64, 0.125f};
+    uint64_t seeds[N] = {0};
+    struct cache c;
+    open_cache(&c, h, FC_BF16, 16, 400, 2);
+    add_row(&c, 0, 300, 0, 0);
+    for (size_t r = 1; r < N; r++) {
+        memcpy(c.tables + r * c.width, c.tables, c.width * sizeof *c.tables);
+        c.lengths[r] = r < 20 ? 300 - (int32_t)(r * 13) : 1 + kt_below(5, r, 300);
+    }
+    check_rows(&c, 0, N, seeds, "rows in any order");
+    close_cache(&c);
+}
+
 /* So many rows with such wide tables that the parts of long rows need more room than a back end may
  * hold at once (CUDA: 32 MB). */
 static void test_many_wide_rows(void **state)
@@ -354,6 +372,7 @@ int main(void)
         cmocka_unit_test(test_against_reference),
         cmocka_unit_test(test_alone_and_among_others),
         cmocka_unit_test(test_prefill_and_decode),
+        cmocka_unit_test(test_rows_in_any_order),
         cmocka_unit_test(test_many_wide_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
