@@ -162,7 +162,7 @@ static void set_defaults(struct fc_server_options *o)
         size_t *field, value;
     } sizes[] = {{&o->window, 64},
                  {&o->limits.frame_items, 1024},
-                 {&o->limits.frame_bytes, (size_t)16 << 20},
+                 {&o->limits.frame_bytes, (size_t)4 << 20},
                  {&o->limits.job_items, 4096},
                  {&o->limits.prompt_bytes, (size_t)64 << 10},
                  {&o->limits.max_tokens, 4096},

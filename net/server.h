@@ -20,9 +20,11 @@
  *
  * What hostile clients can do: fill their share of the fixed tables and of `max_bytes` (jobs whose
  * client is silent are dropped to make room), and make us read a frame of limits.frame_bytes at a
- * time. nanomsg holds at most one message of each connection in each direction, reads from the
- * connections in turn, and drops the answer that a slow reader has no room for (it will ask again).
- * What clients send never ends up in an error text or a log.
+ * time. nanomsg holds at most one message of each connection in each direction (frame_bytes and 1
+ * MiB of header coming in, 2 MiB going out: memory is bounded by that times the connections that
+ * there are descriptors for), reads from the connections in turn, and drops the answer that a slow
+ * reader has no room for (it will ask again). What clients send never ends up in an error text or a
+ * log.
  *
  * Want of memory is no end: the item or the request that it hits is put off. */
 #ifndef FC_NET_SERVER_H
@@ -64,7 +66,7 @@ struct fc_server_options {
                           of the weights); clients insist that it does not change during a job */
     const char *name;  /* program and version, told to clients: "fedcot" */
     size_t window;     /* items with the handler at once: 64 */
-    struct fc_limits limits; /* 1024 items and 16 MiB a frame, 4096 items a job, 64 KiB a prompt,
+    struct fc_limits limits; /* 1024 items and 4 MiB a frame, 4096 items a job, 64 KiB a prompt,
                                 4096 tokens */
     size_t max_jobs;         /* 256 */
     size_t max_items;        /* of all jobs: 65,536 */
