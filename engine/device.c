@@ -41,7 +41,7 @@ static enum fc_code open_on(struct fc_device *dev, const struct fc_kernels *k, i
     if (!dev->stream)
         return fc_fail(err, why.code ? why.code : FC_ERR_INTERNAL, "%s%s", why.text,
                        why.code == FC_ERR_MEMORY && k != &fc_kernels_cpu
-                           ? "; nothing of ours is on it yet: see nvidia-smi for who holds its "
+                           ? "; the device is full: nvidia-smi shows who holds its "
                              "memory, or take another --device"
                            : "");
     if (k == &fc_kernels_cpu)
