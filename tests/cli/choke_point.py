@@ -55,16 +55,22 @@ def objects(folders):
                 yield path, name
 
 
-def undefined(path):
-    listing = subprocess.run(["nm", "-u", "-P", path], capture_output=True, text=True, check=True)
-    return {line.split()[0].split("@")[0] for line in listing.stdout.splitlines()}
+def undefined(paths):
+    """path -> symbols that it takes from elsewhere."""
+    symbols = {path: set() for path in paths}
+    listing = subprocess.run(["nm", "-A", "-u", "-P", *paths], capture_output=True, text=True,
+                             check=True)
+    for line in listing.stdout.splitlines():
+        path, rest = line.split(": ", 1)
+        symbols[path].add(rest.split()[0].split("@")[0])
+    return symbols
 
 
 def main():
-    wrong, called, n = [], set(), 0
-    for path, name in objects(sys.argv[1:]):
-        n += 1
-        for symbol in undefined(path) & RULES.keys():
+    wrong, called, names = [], set(), dict(objects(sys.argv[1:]))
+    symbols = undefined(names) if names else {}
+    for path, name in names.items():
+        for symbol in symbols[path] & RULES.keys():
             called.add(symbol)
             if not any(fnmatch.fnmatchcase(name, allowed) for allowed in RULES[symbol][0]):
                 wrong.append("%s calls %s" % (name, symbol))
@@ -73,7 +79,7 @@ def main():
             wrong.append("nobody calls %s: is this the right folder?" % symbol)
     for line in wrong:
         print("WRONG: " + line)
-    print("%d objects, %d functions watched, %d calls that should not be" % (n, len(RULES), len(wrong)))
+    print("%d objects, %d functions watched, %d calls that should not be" % (len(names), len(RULES), len(wrong)))
     return 1 if wrong else 0
 
 

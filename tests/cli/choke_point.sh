@@ -13,21 +13,18 @@ python3 "$check" "${folders[@]}" || fail "an object that should not can send, or
 # The type cannot be made by who only sees its header: it is incomplete there.
 cc=$(command -v "${CC:-cc}" || command -v gcc) || { echo "skipped: no compiler for the faults"; exit 77; }
 root=$(dirname "$0")/../..
-faults=0
-seed() { # CALL
-    mkdir -p "$work/seed.dir/cli"
-    printf 'int %s(void);\nint leak(void);\nint leak(void) { return %s(); }\n' "$1" "$1" >"$work/leak.c"
-    "$cc" -w -fno-builtin -c "$work/leak.c" -o "$work/seed.dir/cli/leak.c.o"
-    if python3 "$check" "${folders[@]}" "$work/seed.dir" >"$work/out"; then
-        fail "a call of $1 was not found"
-    fi
-    grep -q "cli/leak.c.o calls $1" "$work/out" || { cat "$work/out" >&2; fail "$1: another finding"; }
-    faults=$((faults + 1))
-}
-for call in nn_send nn_sendmsg send sendto sendmsg write writev connect socket system popen syscall \
-    fc_perturbed_make fc_perturbed_unprotected fc_client_submit fc_exchange_ask; do
-    seed "$call"
+mkdir -p "$work/seed.dir/cli"
+calls=(nn_send nn_sendmsg send sendto sendmsg write writev connect socket system popen syscall
+       fc_perturbed_make fc_perturbed_unprotected fc_client_submit fc_exchange_ask)
+for call in "${calls[@]}"; do
+    printf 'int %s(void);\nint leak(void);\nint leak(void) { return %s(); }\n' "$call" "$call" >"$work/leak.c"
+    "$cc" -w -fno-builtin -c "$work/leak.c" -o "$work/seed.dir/cli/leak_$call.c.o"
 done
+if python3 "$check" "${folders[@]}" "$work/seed.dir" >"$work/out"; then fail "no seeded call was found"; fi
+for call in "${calls[@]}"; do
+    grep -q "cli/leak_$call.c.o calls $call\$" "$work/out" || { cat "$work/out" >&2; fail "$call was not found"; }
+done
+[ "$(grep -c WRONG "$work/out")" = ${#calls[@]} ] || { cat "$work/out" >&2; fail "other findings"; }
 if python3 "$check" "$work" >/dev/null; then fail "an empty folder passes"; fi
 
 cat >"$work/forged.c" <<'FORGED'
@@ -45,4 +42,4 @@ for wrong in forged raw; do
         fail "the compiler takes a $wrong prompt"
     fi
 done
-echo "$faults seeded calls found; a forged type and a raw text do not compile"
+echo "${#calls[@]} seeded calls found; a forged type and a raw text do not compile"
