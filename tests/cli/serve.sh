@@ -97,6 +97,7 @@ pids+=("$client")
 wait_for "$work/drained/received.jsonl" .
 end_server
 grep -q '^answers' "$work/four.log" || fail "no summary of a drained server"
+grep -q '^serve: draining: [0-9]* running' "$work/four.log" || fail "the server does not say that it drains"
 start_server "$work/five.log" --state "$work/again"
 (while kill -USR1 "$server_pid" 2>/dev/null; do sleep 0.005; done) &
 pids+=("$!")
