@@ -145,7 +145,8 @@ struct fc_kernels {
     /* Devices that stream_open takes, from 0. 0 with *why (FC_ERR_UNSUPPORTED) where there is none;
      * never a failure of the process, with or without a driver. */
     int (*device_count)(struct fc_error *why);
-    /* "NVIDIA H100, 132 SMs, 79 GiB" of device `index`, cut at `size`. False where there is none. */
+    /* "NVIDIA H100, 132 SMs, 79 GiB" of device `index`, cut at `size`. False where there is none.
+     */
     bool (*describe)(int index, char *text, size_t size);
     /* Host memory that copies read and write beside the host's work (pinned on CUDA; plain memory
      * is staged by the driver, which waits for it), 64-byte aligned. At start-up only: it is slow

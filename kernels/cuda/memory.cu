@@ -16,6 +16,7 @@ bool fc_cuda_check(struct fc_stream *s, cudaError_t code, const char *what, cons
 {
     if (code == cudaSuccess)
         return true;
+    (void)cudaGetLastError(); /* or the next launch would be blamed for it */
     const char *base = strrchr(file, '/');
     fc_fail(&s->error, code == cudaErrorMemoryAllocation ? FC_ERR_MEMORY : FC_ERR_INTERNAL,
             "CUDA device %d: %s failed at %s:%d: %s (%s)", s->device, what, base ? base + 1 : file,
