@@ -68,10 +68,29 @@ static inline void kt_open_threads(struct kt *t, int threads)
         fail_msg("stream_open: %s", err.text);
 }
 
+/* The stream of kt_open, shared by the checks of a program: opening one takes memory that costs
+ * more than most checks where it is simulated and poisoned. */
+static struct fc_stream *kt_shared;
+
+static inline void kt_close_shared(void)
+{
+    FC_TEST_KERNELS.stream_close(kt_shared);
+}
+
 /* Two threads: even a test machine with one core runs the threaded paths. */
 static inline void kt_open(struct kt *t)
 {
-    kt_open_threads(t, 2);
+    struct fc_error failed = {0};
+    if (!kt_shared) {
+        kt_open_threads(t, 2);
+        kt_shared = t->s;
+        (void)atexit(kt_close_shared);
+        return;
+    }
+    memset(t, 0, sizeof *t);
+    t->k = &FC_TEST_KERNELS;
+    t->s = kt_shared;
+    (void)t->k->sync(t->s, &failed); /* what a check that failed before left there */
 }
 
 static inline void kt_sync(struct kt *t)
@@ -311,7 +330,8 @@ static inline void kt_close(struct kt *t)
         t->k->free(t->s, (char *)a->p - KT_GUARD);
         free(a->ref);
     }
-    t->k->stream_close(t->s);
+    if (t->s != kt_shared)
+        t->k->stream_close(t->s);
     memset(t, 0, sizeof *t);
 }
 
