@@ -9,7 +9,12 @@
  * rows, so no index is divided. The others see one flat range. */
 #include "kernels/cuda/rows.cuh"
 
-enum { THREADS = 256, LANES = 32, ROWS = THREADS / LANES };
+enum {
+    THREADS = 256,
+    LANES = 32,
+    ROWS = THREADS / LANES,
+    AHEAD = 2 /* rows of a thread in flight: the compiler may not load past a store by itself */
+};
 
 __device__ __forceinline__ float sigmoid(float x)
 {
@@ -21,19 +26,28 @@ __global__ void __launch_bounds__(THREADS)
     swiglu_forward_kernel(T *out, const T *gate_up, size_t rows, size_t F)
 {
     size_t c = ((size_t)blockIdx.x * LANES + threadIdx.x % LANES) * W;
+    size_t step = (size_t)gridDim.y * ROWS, t = (size_t)blockIdx.y * ROWS + threadIdx.x / LANES;
     if (c >= F)
         return;
-#pragma unroll 4
-    for (size_t t = (size_t)blockIdx.y * ROWS + threadIdx.x / LANES; t < rows;
-         t += (size_t)gridDim.y * ROWS) {
-        fc_vec<T, W> g = fc_load<W>(gate_up + t * 2 * F + c);
-        fc_vec<T, W> u = fc_load<W>(gate_up + t * 2 * F + F + c);
+    for (; t < rows; t += AHEAD * step) {
+        fc_vec<T, W> g[AHEAD], u[AHEAD];
 #pragma unroll
-        for (int k = 0; k < W; k++) {
-            float x = fc_to_float(g.v[k]);
-            u.v[k] = fc_from_float<T>(x * sigmoid(x) * fc_to_float(u.v[k]));
-        }
-        fc_store<W>(out + t * F + c, u);
+        for (int a = 0; a < AHEAD; a++)
+            if (t + a * step < rows) {
+                const T *at = gate_up + (t + a * step) * 2 * F + c;
+                g[a] = fc_load<W>(at);
+                u[a] = fc_load<W>(at + F);
+            }
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++)
+            if (t + a * step < rows) {
+#pragma unroll
+                for (int k = 0; k < W; k++) {
+                    float x = fc_to_float(g[a].v[k]);
+                    g[a].v[k] = fc_from_float<T>(x * sigmoid(x) * fc_to_float(u[a].v[k]));
+                }
+                fc_store<W>(out + (t + a * step) * F + c, g[a]);
+            }
     }
 }
 
@@ -42,23 +56,33 @@ __global__ void __launch_bounds__(THREADS)
     swiglu_backward_kernel(T *dgate_up, const T *dout, const T *gate_up, size_t rows, size_t F)
 {
     size_t c = ((size_t)blockIdx.x * LANES + threadIdx.x % LANES) * W;
+    size_t step = (size_t)gridDim.y * ROWS, t = (size_t)blockIdx.y * ROWS + threadIdx.x / LANES;
     if (c >= F)
         return;
-#pragma unroll 2
-    for (size_t t = (size_t)blockIdx.y * ROWS + threadIdx.x / LANES; t < rows;
-         t += (size_t)gridDim.y * ROWS) {
-        size_t at = t * 2 * F + c;
-        fc_vec<T, W> g = fc_load<W>(gate_up + at), u = fc_load<W>(gate_up + at + F);
-        fc_vec<T, W> d = fc_load<W>(dout + t * F + c);
+    for (; t < rows; t += AHEAD * step) {
+        fc_vec<T, W> g[AHEAD], u[AHEAD], d[AHEAD];
 #pragma unroll
-        for (int k = 0; k < W; k++) {
-            float x = fc_to_float(g.v[k]), up = fc_to_float(u.v[k]), dy = fc_to_float(d.v[k]);
-            float p = sigmoid(x);
-            g.v[k] = fc_from_float<T>(dy * up * (p + x * p * (1.0f - p)));
-            u.v[k] = fc_from_float<T>(dy * x * p);
-        }
-        fc_store<W>(dgate_up + at, g);
-        fc_store<W>(dgate_up + at + F, u);
+        for (int a = 0; a < AHEAD; a++)
+            if (t + a * step < rows) {
+                const T *at = gate_up + (t + a * step) * 2 * F + c;
+                g[a] = fc_load<W>(at);
+                u[a] = fc_load<W>(at + F);
+                d[a] = fc_load<W>(dout + (t + a * step) * F + c);
+            }
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++)
+            if (t + a * step < rows) {
+#pragma unroll
+                for (int k = 0; k < W; k++) {
+                    float x = fc_to_float(g[a].v[k]), up = fc_to_float(u[a].v[k]);
+                    float dy = fc_to_float(d[a].v[k]), p = sigmoid(x);
+                    g[a].v[k] = fc_from_float<T>(dy * up * (p + x * p * (1.0f - p)));
+                    u[a].v[k] = fc_from_float<T>(dy * x * p);
+                }
+                T *to = dgate_up + (t + a * step) * 2 * F + c;
+                fc_store<W>(to, g[a]);
+                fc_store<W>(to + F, u[a]);
+            }
     }
 }
 

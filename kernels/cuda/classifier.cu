@@ -34,19 +34,16 @@ __device__ __forceinline__ struct running merge(struct running a, struct running
 template <typename T, int W>
 __device__ __forceinline__ void add(struct running &r, const fc_vec<T, W> &x)
 {
-    float top = fc_to_float(x.v[0]), sum = 0;
+    float top = r.top, sum = 0;
 #pragma unroll
-    for (int k = 1; k < W; k++)
+    for (int k = 0; k < W; k++)
         top = fmaxf(top, fc_to_float(x.v[k]));
-    if (top > r.top) {
-        r.sum *= exp_below(r.top, top);
-        r.top = top;
-    }
-    float shift = r.top == -INFINITY ? 0.0f : r.top; /* nothing but -inf so far: adds 0 */
+    float shift = top == -INFINITY ? 0.0f : top; /* nothing but -inf so far: adds 0 */
 #pragma unroll
     for (int k = 0; k < W; k++)
         sum += exp_below(fc_to_float(x.v[k]), shift);
-    r.sum += sum;
+    /* Rescaled always: a branch would cost the warp more than one exp in W. */
+    r = {top, r.sum * exp_below(r.top, shift) + sum};
 }
 
 /* Over the block, in a fixed order; every thread gets it. */

@@ -161,10 +161,30 @@ template <int W, typename T> __device__ __forceinline__ fc_vec<T, W> fc_load(con
     *reinterpret_cast<word *>(&x) = *reinterpret_cast<const word *>(p);
     return x;
 }
+/* One store, spelled out: the compiler splits a store of 8 or 16 bytes into its elements when it
+ * has just computed them, and then moves every sector several times. */
+__device__ __forceinline__ void fc_store_word(void *p, uint16_t x)
+{
+    *static_cast<uint16_t *>(p) = x;
+}
+__device__ __forceinline__ void fc_store_word(void *p, uint32_t x)
+{
+    *static_cast<uint32_t *>(p) = x;
+}
+__device__ __forceinline__ void fc_store_word(void *p, uint2 x)
+{
+    asm volatile("st.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(x.x), "r"(x.y) : "memory");
+}
+__device__ __forceinline__ void fc_store_word(void *p, uint4 x)
+{
+    asm volatile("st.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(x.x), "r"(x.y), "r"(x.z),
+                 "r"(x.w)
+                 : "memory");
+}
 template <int W, typename T> __device__ __forceinline__ void fc_store(T *p, const fc_vec<T, W> &x)
 {
     using word = typename fc_word<W *(int)sizeof(T)>::type;
-    *reinterpret_cast<word *>(p) = *reinterpret_cast<const word *>(&x);
+    fc_store_word(p, *reinterpret_cast<const word *>(&x));
 }
 
 template <typename T> __device__ __forceinline__ fc_vec<T> fc_load16(const T *p)

@@ -227,12 +227,16 @@ template <typename T> struct backward_args {
     size_t rows, C;
 };
 
-/* slice[C] = the sums of the block's groups, one group after another. Element k of vector j of a
- * lane lies where neighbouring lanes meet in other banks. All threads must call. */
+/* Shared memory for the sums of a block: element k of a row's vectors is one line, the lines 32 / W
+ * banks apart, so that neither neighbouring lanes nor neighbouring channels meet in a bank. */
+template <int VECTORS_OF_ROW, int W> constexpr int line_of = VECTORS_OF_ROW + 32 / W;
+
+/* slice[C] = the sums of the block's groups, one group after another. All threads must call. */
 template <int THREADS, int GROUP, int VECTORS, int W>
 __device__ __forceinline__ void sum_groups(float *slice, float *room,
                                            const float (&sum)[VECTORS][W], int C)
 {
+    constexpr int LINE = line_of<GROUP * VECTORS, W>;
     int lane = (int)threadIdx.x % GROUP, group = (int)threadIdx.x / GROUP;
     for (int now = 0; now < THREADS / GROUP; now++) {
         __syncthreads(); /* before the first: `room` held something else */
@@ -241,13 +245,13 @@ __device__ __forceinline__ void sum_groups(float *slice, float *room,
             for (int j = 0; j < VECTORS; j++)
 #pragma unroll
                 for (int k = 0; k < W; k++) {
-                    float *to = &room[(k * VECTORS + j) * GROUP + lane];
+                    float *to = &room[k * LINE + j * GROUP + lane];
                     *to = now ? *to + sum[j][k] : sum[j][k];
                 }
     }
     __syncthreads();
     for (int c = (int)threadIdx.x; c < C; c += THREADS)
-        slice[c] = room[c % W * (GROUP * VECTORS) + c / W];
+        slice[c] = room[c % W * LINE + c / W];
 }
 
 /* With h = (x - mean) rstd and g = dy weight: dx += rstd (g - mean(g) - h mean(g h)), where mean(g)
@@ -256,7 +260,8 @@ template <typename T, int THREADS, int GROUP, int VECTORS, bool CENTERED>
 __global__ void __launch_bounds__(THREADS) norm_backward_kernel(struct backward_args<T> a)
 {
     constexpr int W = fc_vec<T>::N, TOGETHER = THREADS / GROUP;
-    __shared__ alignas(16) float room[GROUP * VECTORS * W]; /* the weights, then sums of groups */
+    __shared__ alignas(
+        16) float room[line_of<GROUP * VECTORS, W> * W]; /* the weights, then sums of groups */
     __shared__ float partial[2][THREADS / 32];
     auto *gain = reinterpret_cast<fc_vec<T> *>(room);
     int C = (int)a.C, lane = (int)threadIdx.x % GROUP, turn = 0;

@@ -9,7 +9,7 @@
  * are 16 bytes: eight would fetch its sectors twice. */
 #include "kernels/cuda/rows.cuh"
 
-enum { THREADS = 256, WARPS = THREADS / 32, W = 4 };
+enum { THREADS = 256, WARPS = THREADS / 32, W = 4, AHEAD = 3 /* heads of a lane in flight */ };
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
@@ -24,18 +24,27 @@ __global__ void __launch_bounds__(THREADS)
     const float *row = table + (size_t)positions[t] * (size_t)hs;
     fc_vec<float, W> cosine = fc_load<W>(row + c), sine = fc_load<W>(row + half + c);
     T *at = qkv + t * width + c;
-#pragma unroll 4
-    for (int head = first; head < heads; head += together) {
-        T *low = at + (size_t)head * (size_t)hs, *high = low + half;
-        fc_vec<T, W> a = fc_load<W>(low), b = fc_load<W>(high);
+    for (int head = first; head < heads; head += AHEAD * together) {
+        fc_vec<T, W> low[AHEAD], high[AHEAD];
 #pragma unroll
-        for (int k = 0; k < W; k++) {
-            float x = fc_to_float(a.v[k]), y = fc_to_float(b.v[k]), sn = sign * sine.v[k];
-            a.v[k] = fc_from_float<T>(x * cosine.v[k] - y * sn);
-            b.v[k] = fc_from_float<T>(y * cosine.v[k] + x * sn);
-        }
-        fc_store<W>(low, a);
-        fc_store<W>(high, b);
+        for (int i = 0; i < AHEAD; i++)
+            if (head + i * together < heads) {
+                low[i] = fc_load<W>(at + (head + i * together) * hs);
+                high[i] = fc_load<W>(at + (head + i * together) * hs + half);
+            }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (head + i * together < heads) {
+#pragma unroll
+                for (int k = 0; k < W; k++) {
+                    float x = fc_to_float(low[i].v[k]), y = fc_to_float(high[i].v[k]);
+                    float sn = sign * sine.v[k];
+                    low[i].v[k] = fc_from_float<T>(x * cosine.v[k] - y * sn);
+                    high[i].v[k] = fc_from_float<T>(y * cosine.v[k] + x * sn);
+                }
+                fc_store<W>(at + (head + i * together) * hs, low[i]);
+                fc_store<W>(at + (head + i * together) * hs + half, high[i]);
+            }
     }
 }
 

@@ -6,7 +6,11 @@
  * overwritten. All are bound by memory. */
 #include "kernels/cuda/rows.cuh"
 
-enum { THREADS = 256, WARPS = THREADS / 32 };
+enum {
+    THREADS = 256,
+    WARPS = THREADS / 32,
+    AHEAD = 4 /* vectors in flight: the compiler may not load past a store by itself */
+};
 
 /* ---- bias --------------------------------------------------------------------------------- */
 
@@ -20,14 +24,21 @@ __global__ void __launch_bounds__(THREADS)
     if (c >= N)
         return;
     fc_vec<T, W> b = fc_load<W>(bias + c);
-#pragma unroll 4
-    for (size_t t = (size_t)blockIdx.y * WARPS + threadIdx.x / 32; t < rows;
-         t += (size_t)gridDim.y * WARPS) {
-        fc_vec<T, W> x = fc_load<W>(y + t * N + c);
+    size_t step = (size_t)gridDim.y * WARPS, t = (size_t)blockIdx.y * WARPS + threadIdx.x / 32;
+    for (; t < rows; t += AHEAD * step) {
+        fc_vec<T, W> x[AHEAD];
 #pragma unroll
-        for (int k = 0; k < W; k++)
-            x.v[k] = fc_from_float<T>(fc_to_float(x.v[k]) + fc_to_float(b.v[k]));
-        fc_store<W>(y + t * N + c, x);
+        for (int a = 0; a < AHEAD; a++)
+            if (t + a * step < rows)
+                x[a] = fc_load<W>(y + (t + a * step) * N + c);
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++)
+            if (t + a * step < rows) {
+#pragma unroll
+                for (int k = 0; k < W; k++)
+                    x[a].v[k] = fc_from_float<T>(fc_to_float(x[a].v[k]) + fc_to_float(b.v[k]));
+                fc_store<W>(y + (t + a * step) * N + c, x[a]);
+            }
     }
 }
 
@@ -59,7 +70,9 @@ template <typename T, int W>
 __global__ void __launch_bounds__(THREADS)
     bias_backward_kernel(float *slices, const T *dy, size_t rows, size_t N)
 {
-    __shared__ float part[DOWN][LANES * W + 1]; /* + 1: a column's threads meet in other banks */
+    /* Column lane * W + k lies at k * LANES + lane; a row's length is 8 of 32 banks past the
+     * last's, so that the four rows of a warp do not meet. */
+    __shared__ float part[DOWN][LANES * W + (W > 1 ? 8 : 0)];
     int lane = (int)threadIdx.x % LANES, down = (int)threadIdx.x / LANES;
     size_t c = ((size_t)blockIdx.x * LANES + (size_t)lane) * W;
     size_t begin = blockIdx.y * rows / gridDim.y, end = (blockIdx.y + 1) * rows / gridDim.y;
@@ -77,9 +90,9 @@ __global__ void __launch_bounds__(THREADS)
         }
 #pragma unroll
     for (int k = 0; k < W; k++)
-        part[down][lane * W + k] = sum[k];
+        part[down][k * LANES + lane] = sum[k];
     __syncthreads();
-    c = (size_t)blockIdx.x * LANES * W + threadIdx.x;
+    c = ((size_t)blockIdx.x * LANES + threadIdx.x % LANES) * W + threadIdx.x / LANES;
     if (threadIdx.x >= LANES * W || c >= N)
         return;
     float total = 0;
@@ -158,9 +171,17 @@ __global__ void __launch_bounds__(THREADS)
         return;
     const T *source = in + (from ? (size_t)from[i] : i) * C;
     T *target = out + (to ? (size_t)to[i] : i) * C;
-#pragma unroll 4
-    for (size_t c = threadIdx.x % 32; c < C; c += 32)
-        target[c] = source[c];
+    for (size_t c = threadIdx.x % 32; c < C; c += AHEAD * 32) {
+        T x[AHEAD];
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++)
+            if (c + (size_t)(a * 32) < C)
+                x[a] = source[c + (size_t)(a * 32)];
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++)
+            if (c + (size_t)(a * 32) < C)
+                target[c + (size_t)(a * 32)] = x[a];
+    }
 }
 
 /* Rows are moved as the widest words that fit them. */

@@ -73,6 +73,9 @@ static void check_ungated(size_t n, size_t offset, double scale, enum fc_ungated
                     din = kt_array(&t, n + offset, (int)dt);
     size_t bytes = offset * fc_dtype_size(dt);
     double *want = kt_malloc(in.n * sizeof *want), *dwant = kt_malloc(in.n * sizeof *dwant);
+    memcpy(want, in.ref, in.n * sizeof *want);
+    want[offset] = 0; /* the corner of ReLU */
+    kt_put(&t, &in, want);
     for (size_t i = 0; i < in.n; i++) { /* what lies before the offset keeps its poison */
         want[i] = i < offset ? (double)NAN : apply(in.ref[i], f);
         dwant[i] = i < offset ? (double)NAN : dout.ref[i] * slope(in.ref[i], f);

@@ -12,7 +12,7 @@ static struct kt_array random_ids(struct kt *t, size_t T, size_t V)
 }
 
 static const size_t shapes[][3] = /* T, C, V */
-    {{1, 1, 1}, {7, 33, 3}, {33, 100, 1000}, {100, 31, 40}, {65, 1025, 7}};
+    {{1, 1, 1}, {7, 33, 3}, {33, 100, 1000}, {100, 31, 40}, {65, 1025, 7}, {700, 8, 50}};
 
 static void check_forward(size_t T, size_t C, size_t V, enum fc_dtype dt)
 {
