@@ -52,5 +52,8 @@ enum fc_code fc_case_train(struct fc_bench_context *c, struct fc_error *err);
 enum fc_code fc_case_generate(struct fc_bench_context *c, struct fc_error *err);
 enum fc_code fc_case_perturb(struct fc_bench_context *c, struct fc_error *err);
 enum fc_code fc_case_session(struct fc_bench_context *c, struct fc_error *err);
+/* FC_ERR_INTERNAL when a kernel moves more than its limit, FC_ERR_UNSUPPORTED outside the
+ * simulator. */
+enum fc_code fc_case_counters(struct fc_bench_context *c, struct fc_error *err);
 
 #endif
