@@ -62,3 +62,5 @@ done
 # Host memory that is read too early or filled again too early shows in no other mode.
 echo "CUDA engine tests under the simulator: ASYNC"
 gpu_tests "${common[@]}" PTXSIM_ASYNC=1 PTXSIM_POISON=1 -- -R '^engine_cuda/(steps|generation)$'
+echo "memory that the CUDA kernels touch under the simulator, against their floors"
+env "${common[@]}" "$build/fedcot-bench" counters
