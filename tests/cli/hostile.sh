@@ -160,7 +160,8 @@ assert s["accuracy"]["FedCoT"]["total"] == 2 and s["texts"] == 3 and s["refused"
 assert len(open("job/rationales.jsonl").readlines()) == 3 # some of which may be blank
 assert s["server_model"].startswith("qwen2 bf16 ") and s["mechanism"] and s["bytes_sent"] > 0, s
 END
-cp -r job again
+cp -r job again # a copy of the ledger too, and only the copy is used from here on
+"$fedcot" ledger again/client.ledger --head again/ledger.head --moved >/dev/null || fail "the copied ledger"
 "${job[@]}" --train train.jsonl --epsilon 6 --output again >/dev/null 2>err || { cat err >&2; fail "again"; }
 cmp job/rationales.jsonl again/rationales.jsonl || fail "a job that was complete changed its texts"
 
