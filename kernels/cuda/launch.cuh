@@ -7,7 +7,8 @@
  *  - Products of sizes are size_t; an index is 64 bits wherever a product can pass 2^31.
  *  - Rows whose width or address is not a multiple of 16 bytes take a scalar path: sizes are ragged
  *    in tests and in vocabularies, and an unaligned vector access is a fault.
- *  - Sums are taken in a fixed order (no atomics), so a result has the same bits in every run.
+ *  - Sums are taken in a fixed order (no atomics but on integers), so a result has the same bits in
+ *    every run.
  */
 #ifndef FC_KERNELS_CUDA_LAUNCH_CUH
 #define FC_KERNELS_CUDA_LAUNCH_CUH

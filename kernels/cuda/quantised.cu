@@ -6,6 +6,8 @@
  * about 6 instructions a weight: an H100 issues 4.6e12 of these a second, so Q4 is near, Q8 at the
  * speed of its memory.
  *
+ * Every block reads x again, from L2: in bf16, 2 k bytes for the 9 k of its 16 columns of Q4.
+ *
  * A warp computes COLUMNS columns of y. A lane takes one block of 32 weights (16 bytes of Q4: a
  * warp reads 512 in a row) of each column at a time; x comes through shared memory, CHUNK elements
  * of each row as fp32, once for all warps of the block. There, each 32 elements lie 36 floats
