@@ -113,7 +113,8 @@ __device__ __forceinline__ uint64_t mass_of(float top_p, uint64_t total)
     return max(min(target, total), (uint64_t)1);
 }
 
-/* The limit of top-p within that of top-k. */
+/* The limit of top-p within that of top-k: the target is at most the mass of what that keeps, so no
+ * more ties than it keeps are needed. */
 template <int THREADS>
 __device__ __forceinline__ fc_limit find_mass_within(scratch *s, const fc_stretch &r,
                                                      const weight &w, fc_limit outer, float top_p)
@@ -121,12 +122,9 @@ __device__ __forceinline__ fc_limit find_mass_within(scratch *s, const fc_stretc
     auto one = [&](uint32_t key) { return w(fc_float_of(key)); };
     fc_share_out(&s->shares, r, 1.0f, outer, w);
     uint64_t total = fc_share_of<THREADS>(&s->shares, outer, one(outer.key)).total;
-    fc_limit limit = fc_search_run<THREADS>(
+    return fc_search_run<THREADS>(
         &s->search, mass_of(top_p, total), outer.key, fc_key_of(w.max),
         [&](auto add) { fc_each(r, [&](uint32_t, float x) { add(fc_key_of(x), w(x)); }); }, one);
-    if (limit.key == outer.key)
-        limit.ties = min(limit.ties, outer.ties);
-    return limit;
 }
 
 /* The limit of top-p where top-k set none. The values near the maximum usually hold the mass: those

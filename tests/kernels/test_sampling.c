@@ -260,6 +260,32 @@ static void test_real_vocabularies(void **state)
     check_draws(152064, 3.0, &settings[2]);
 }
 
+/* Equal logits split [0, 1) evenly: u falls on id floor(u V). Among the draws are some on the very
+ * edge of a quarter, where a row may be cut between workers. */
+static void test_edges(void **state)
+{
+    (void)state;
+    enum { V = 512, N = 40, EDGES = 3 };
+    struct fc_sampling how[N];
+    struct kt t;
+    kt_open(&t);
+    uint64_t position = 0;
+    for (size_t r = 0; r < N; r++, position++) {
+        while (r < EDGES && fmodf(fc_philox_uniform(8, 0, position), 0.25f) != 0.0f)
+            position++;
+        how[r] = (struct fc_sampling){
+            .temperature = 1.0f, .top_p = 1.0f, .seed = 8, .position = position};
+    }
+    struct kt_array x = kt_constant(&t, N * V, FC_F32, 3.0), ids = kt_array(&t, N, KT_INT32);
+    sample(&t, &ids, &x, how, N, V);
+    for (size_t r = 0; r < N; r++) {
+        double u = (double)fc_philox_uniform(8, 0, how[r].position);
+        if (ids.ref[r] != floor(u * V))
+            fail_msg("u = %.9g of %d equal logits gave id %g", u, (int)V, ids.ref[r]);
+    }
+    kt_close(&t);
+}
+
 /* Every back end chooses what the CPU does; odd rows, and more of them than one launch takes. */
 static void test_as_on_cpu(void **state)
 {
@@ -431,10 +457,15 @@ static void test_select_smallest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_distribution),      cmocka_unit_test(test_support),
-        cmocka_unit_test(test_real_vocabularies), cmocka_unit_test(test_as_on_cpu),
-        cmocka_unit_test(test_reproducible),      cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_no_token),          cmocka_unit_test(test_select_smallest),
+        cmocka_unit_test(test_distribution),
+        cmocka_unit_test(test_support),
+        cmocka_unit_test(test_real_vocabularies),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_as_on_cpu),
+        cmocka_unit_test(test_reproducible),
+        cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_no_token),
+        cmocka_unit_test(test_select_smallest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
