@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -67,7 +68,8 @@ static void test_left_by_the_killed(void **state)
     assert_int_equal(pipe(ready), 0);
     pid_t child = fork();
     assert_true(child >= 0);
-    if (child == 0) { /* a writer at work */
+    if (child == 0) {                     /* a writer at work */
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when the test fails before it kills this */
         struct fc_atomic_file f;
         char go = fc_atomic_open(&f, path, NULL) == FC_OK ? 'y' : 'n';
         if (write(ready[1], &go, 1) == 1)
