@@ -208,7 +208,7 @@ static void test_default_place(void **state)
 static void multiply(void)
 {
     struct kt t;
-    kt_open(&t);
+    kt_open_threads(&t, 2); /* a stream of its own: it reads the file when it opens */
     for (int kind = 0; kind < 3; kind++)
         kt_check_gemm(&t,
                       (struct fc_gemm){.m = 32,
