@@ -7,6 +7,7 @@ Compiles base/ and net/ once into a temporary folder, then for each fault the ch
 file alone; the tree itself is never touched. First the tests must pass without a fault. Exit status
 1 if a fault survives, does not compile, or no longer applies: then the table is out of date.
 """
+import argparse
 import concurrent.futures
 import os
 import pathlib
@@ -209,7 +210,12 @@ def seed(bench, name):
 
 
 def main():
-    names = sys.argv[1:] or list(FAULTS)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="these faults alone")
+    names = parser.parse_args().names or list(FAULTS)
+    for name in names:
+        if name not in FAULTS:
+            parser.error("no such fault: %s" % name)
     work = pathlib.Path(tempfile.mkdtemp())
     try:
         bench = Bench(work)
