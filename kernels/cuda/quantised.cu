@@ -54,14 +54,17 @@ __device__ __forceinline__ float biased(uint32_t word, int shift, uint32_t mask)
     return __uint_as_float(0x4b000000u | (word >> shift & mask));
 }
 
-/* Weights 4 j .. 4 j + 3 of a block from its quants; with the bits of base/dequant.c. */
+/* Weights 4 j .. 4 j + 3 of a block from word(j) of its quants; with the bits of base/dequant.c. */
 struct q4_0 {
     static constexpr int VECTORS = 1;
     using scale = __half;
-    static __device__ __forceinline__ float4 get(const uint4 *q, __half s, int j)
+    static __device__ __forceinline__ int word(int j)
+    {
+        return j % 4;
+    }
+    static __device__ __forceinline__ float4 get(uint32_t w, __half s, int j)
     {
         float d = __half2float(s), zero = 8388608.0f + 8.0f;
-        uint32_t w = reinterpret_cast<const uint32_t *>(q)[j % 4];
         int at = j / 4 * 4;
         return {__fmul_rn(d, biased(w, at, 15) - zero), __fmul_rn(d, biased(w, at + 8, 15) - zero),
                 __fmul_rn(d, biased(w, at + 16, 15) - zero),
@@ -72,10 +75,13 @@ struct q4_0 {
 struct q4_1 {
     static constexpr int VECTORS = 1;
     using scale = __half2;
-    static __device__ __forceinline__ float4 get(const uint4 *q, __half2 s, int j)
+    static __device__ __forceinline__ int word(int j)
+    {
+        return j % 4;
+    }
+    static __device__ __forceinline__ float4 get(uint32_t w, __half2 s, int j)
     {
         float d = __low2float(s), m = __high2float(s), zero = 8388608.0f;
-        uint32_t w = reinterpret_cast<const uint32_t *>(q)[j % 4];
         int at = j / 4 * 4;
         return {__fadd_rn(__fmul_rn(d, biased(w, at, 15) - zero), m),
                 __fadd_rn(__fmul_rn(d, biased(w, at + 8, 15) - zero), m),
@@ -87,10 +93,14 @@ struct q4_1 {
 struct q8_0 {
     static constexpr int VECTORS = 2;
     using scale = __half;
-    static __device__ __forceinline__ float4 get(const uint4 *q, __half s, int j)
+    static __device__ __forceinline__ int word(int j)
+    {
+        return j;
+    }
+    static __device__ __forceinline__ float4 get(uint32_t signed_quants, __half s, int)
     {
         float d = __half2float(s), zero = 8388608.0f + 128.0f;
-        uint32_t w = reinterpret_cast<const uint32_t *>(q)[j] ^ 0x80808080u; /* -128 is now 0 */
+        uint32_t w = signed_quants ^ 0x80808080u; /* -128 is now 0 */
         return {__fmul_rn(d, biased(w, 0, 255) - zero), __fmul_rn(d, biased(w, 8, 255) - zero),
                 __fmul_rn(d, biased(w, 16, 255) - zero), __fmul_rn(d, biased(w, 24, 255) - zero)};
     }
@@ -188,7 +198,8 @@ __global__ void __launch_bounds__(THREADS, 2) multiply(const product p, const fc
             float4 weight[COLUMNS];
 #pragma unroll
             for (int c = 0; c < COLUMNS; c++)
-                weight[c] = Format::get(q[c], scale[c], j);
+                weight[c] = Format::get(reinterpret_cast<const uint32_t *>(q[c])[Format::word(j)],
+                                        scale[c], j);
 #pragma unroll
             for (int r = 0; r < M; r++) {
                 float4 x = *reinterpret_cast<const float4 *>(
@@ -240,7 +251,7 @@ void fc_cuda_gemm_quantised(struct fc_stream *s, void *y, enum fc_dtype y_type, 
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-/* A thread makes four elements. */
+/* A thread makes four elements from the one word that holds them. */
 template <typename Format, typename T>
 __global__ void __launch_bounds__(THREADS)
     expand_rows(T *out, const fc_quantised w, const int32_t *ids)
@@ -249,16 +260,10 @@ __global__ void __launch_bounds__(THREADS)
     if (at >= w.k)
         return;
     size_t row = (size_t)ids[t], blocks = w.k / BLOCK, b = at / BLOCK;
-    uint4 q[Format::VECTORS];
-#pragma unroll
-    for (int v = 0; v < Format::VECTORS; v++)
-        q[v] = w.quants[vector_at<Format::VECTORS>(row, blocks, b, v)];
-    auto scale = scale_at<typename Format::scale>(w, row * blocks + b);
-    float4 x = {};
-#pragma unroll
-    for (int j = 0; j < BLOCK / 4; j++) /* q stays in registers */
-        if (j == (int)(at % BLOCK / 4))
-            x = Format::get(q, scale, j);
+    int j = (int)(at % BLOCK / 4), word = Format::word(j);
+    const uint4 *vector = w.quants + vector_at<Format::VECTORS>(row, blocks, b, word / 4);
+    float4 x = Format::get(reinterpret_cast<const uint32_t *>(vector)[word % 4],
+                           scale_at<typename Format::scale>(w, row * blocks + b), j);
     fc_store<4>(out + t * w.k + at, fc_vec<T, 4>{{fc_from_float<T>(x.x), fc_from_float<T>(x.y),
                                                   fc_from_float<T>(x.z), fc_from_float<T>(x.w)}});
 }
