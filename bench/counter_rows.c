@@ -251,10 +251,9 @@ static void all_finite(struct fc_counter_job *j)
         j->k->all_finite(j->s, out, g, N);
 }
 
-static void adamw(struct fc_counter_job *j, bool stochastic)
+/* The numbers of a first step. */
+static struct fc_adamw_step *take_step(struct fc_counter_job *j, bool stochastic)
 {
-    void *weights = take(j, (size_t)N * E), *master = take(j, (size_t)N * 4);
-    void *m = take(j, (size_t)N * 4), *v = take(j, (size_t)N * 4), *grad = take(j, (size_t)N * 4);
     const struct fc_adamw how = {.lr = 1e-3f,
                                  .beta1 = 0.9f,
                                  .beta2 = 0.95f,
@@ -262,9 +261,23 @@ static void adamw(struct fc_counter_job *j, bool stochastic)
                                  .grad_scale = 1,
                                  .step = 1,
                                  .stochastic = stochastic};
+    const struct fc_adamw_step host = fc_adamw_prepare(&how);
+    struct fc_adamw_step *p = take(j, sizeof *p);
+    if (p) {
+        j->k->upload(j->s, p, &host, sizeof host);
+        (void)j->k->sync(j->s, &j->err);
+    }
+    return p;
+}
+
+static void adamw(struct fc_counter_job *j, bool stochastic)
+{
+    void *weights = take(j, (size_t)N * E), *master = take(j, (size_t)N * 4);
+    void *m = take(j, (size_t)N * 4), *v = take(j, (size_t)N * 4), *grad = take(j, (size_t)N * 4);
+    struct fc_adamw_step *how = take_step(j, stochastic);
     j->floor = (28.0 + E) * N;
     if (ready(j))
-        j->k->adamw(j->s, weights, master, m, v, grad, N, &how, FC_BF16);
+        j->k->adamw(j->s, weights, master, m, v, grad, N, 0, how, FC_BF16);
 }
 
 static void adamw_nearest(struct fc_counter_job *j)

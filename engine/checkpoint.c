@@ -122,7 +122,7 @@ static void round_again(struct fc_trainer *t, const struct header *h, const unsi
     size_t bytes = t->model->params.total * sizeof(float);
     struct fc_adamw how = {.beta1 = 0.5f, .beta2 = 0.5f, .eps = 1, .step = h->done};
     dev->k->zero(dev->stream, t->gradients, bytes);
-    fc_trainer_update(t, &how);
+    fc_trainer_update(t, how);
     for (int vector = 1; vector < 3; vector++)
         dev->k->upload(dev->stream, block_of(t, vector, 0), vectors + (size_t)vector * bytes,
                        bytes);

@@ -1,7 +1,8 @@
 /* Recorded work by shape. A decode step of a small model is hundreds of kernels of a few
  * microseconds each, and launching them one by one takes longer than running them; a recording is
- * launched as one. What is recorded are addresses and sizes, so one recording serves every step of
- * one shape, and data that changes (ids, positions, page tables) is uploaded before.
+ * launched as one; so is the update of a training step. What is recorded are addresses and sizes,
+ * so one recording serves every step of one shape, and data that changes (ids, positions, page
+ * tables, the learning rate) is uploaded before.
  *
  * The first call of a shape runs the work as it is, which tunes products and makes scratch; the
  * second records it; from then on it is launched. Where the back end records nothing, the caller

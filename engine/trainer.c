@@ -42,6 +42,22 @@ static float *alloc_floats(struct fc_trainer *t, enum fc_purpose purpose, struct
     return p;
 }
 
+/* What steps keep beside the model; gradients and moments zeroed. */
+static enum fc_code alloc_state(struct fc_trainer *t, struct fc_error *err)
+{
+    struct fc_device *dev = t->model->dev;
+    t->master = t->model->dtype == FC_F32 ? t->model->weights : alloc_floats(t, FC_MEM_MASTER, err);
+    t->gradients = alloc_floats(t, FC_MEM_GRADIENTS, err);
+    t->m = alloc_floats(t, FC_MEM_MOMENTS, err);
+    t->v = alloc_floats(t, FC_MEM_MOMENTS, err);
+    t->norm = fc_device_alloc(dev, NORM_DOUBLES * sizeof(double), FC_MEM_GRADIENTS, err);
+    t->norm_host = dev->k->host_alloc(dev->stream, sizeof *t->norm_host, err);
+    t->how = fc_device_alloc(dev, FC_RANGES * sizeof *t->how, FC_MEM_MOMENTS, err);
+    if (!t->master || !t->gradients || !t->m || !t->v || !t->norm || !t->norm_host || !t->how)
+        return FC_ERR_MEMORY;
+    return fc_staging_open(&t->staging, dev, FC_RANGES * sizeof *t->how, err);
+}
+
 enum fc_code fc_trainer_create(struct fc_trainer **out, struct fc_model *model,
                                const struct fc_trainer_options *options, struct fc_error *err)
 {
@@ -52,6 +68,7 @@ enum fc_code fc_trainer_create(struct fc_trainer **out, struct fc_model *model,
     t->model = model;
     t->options = *options;
     struct fc_device *dev = model->dev;
+    fc_graphs_open(&t->graphs, dev);
     t->loss_scale = model->dtype == FC_F16 ? options->loss_scale : 1.0f;
     enum fc_code code = FC_OK;
     for (int i = 0; i < 2 && code == FC_OK; i++)
@@ -60,19 +77,9 @@ enum fc_code fc_trainer_create(struct fc_trainer **out, struct fc_model *model,
         code = fc_transformer_create(&t->transformer, model, options->tokens_per_batch, err);
     if (code == FC_OK && options->fp8)
         code = fc_transformer_use_fp8(t->transformer, err);
+    if (code == FC_OK)
+        code = alloc_state(t, err);
     if (code != FC_OK)
-        goto fail;
-    code = FC_ERR_MEMORY;
-    if (model->dtype == FC_F32)
-        t->master = model->weights;
-    else
-        t->master = alloc_floats(t, FC_MEM_MASTER, err);
-    t->gradients = alloc_floats(t, FC_MEM_GRADIENTS, err);
-    t->m = alloc_floats(t, FC_MEM_MOMENTS, err);
-    t->v = alloc_floats(t, FC_MEM_MOMENTS, err);
-    t->norm = fc_device_alloc(dev, NORM_DOUBLES * sizeof(double), FC_MEM_GRADIENTS, err);
-    t->norm_host = dev->k->host_alloc(dev->stream, sizeof *t->norm_host, err);
-    if (!t->master || !t->gradients || !t->m || !t->v || !t->norm || !t->norm_host)
         goto fail;
     if (t->master != model->weights)
         dev->k->cast(dev->stream, t->master, FC_F32, model->weights, model->dtype,
@@ -93,12 +100,15 @@ void fc_trainer_free(struct fc_trainer *t)
         return;
     struct fc_device *dev = t->model->dev;
     size_t bytes = t->model->params.total * sizeof(float);
+    fc_graphs_clear(&t->graphs);
+    fc_staging_close(&t->staging);
     if (t->master != t->model->weights)
         fc_device_free(dev, t->master, bytes, FC_MEM_MASTER);
     fc_device_free(dev, t->gradients, bytes, FC_MEM_GRADIENTS);
     fc_device_free(dev, t->m, bytes, FC_MEM_MOMENTS);
     fc_device_free(dev, t->v, bytes, FC_MEM_MOMENTS);
     fc_device_free(dev, t->norm, NORM_DOUBLES * sizeof(double), FC_MEM_GRADIENTS);
+    fc_device_free(dev, t->how, FC_RANGES * sizeof *t->how, FC_MEM_MOMENTS);
     fc_transformer_free(t->transformer);
     for (int i = 0; i < 2; i++)
         fc_batch_free(&t->batches[i]);
@@ -173,24 +183,44 @@ static enum fc_code gradient_norm(struct fc_trainer *t, double *norm, struct fc_
     return code;
 }
 
-/* Over the two flat ranges: with weight decay, and without. */
-void fc_trainer_update(struct fc_trainer *t, struct fc_adamw *how)
+/* The numbers of both ranges, on their way to the device. */
+static void send_numbers(struct fc_trainer *t, struct fc_adamw how)
 {
-    struct fc_model *model = t->model;
-    const struct fc_kernels *k = model->dev->k;
-    size_t n_decay = model->params.n_decay, total = model->params.total;
-    size_t ranges[3] = {0, n_decay, total}, element = fc_dtype_size(model->dtype);
-    k->range_push("optimizer");
-    for (int i = 0; i < 2; i++) {
-        size_t at = ranges[i], n = ranges[i + 1] - at;
-        how->weight_decay = i == 0 ? t->options.weight_decay : 0;
-        how->stochastic = t->options.stochastic;
-        how->seed = t->options.seed;
-        how->first = at;
-        if (n)
-            k->adamw(model->dev->stream, (char *)model->weights + at * element, t->master + at,
-                     t->m + at, t->v + at, t->gradients + at, n, how, model->dtype);
+    const struct fc_device *dev = t->model->dev;
+    struct fc_adamw_step *block = fc_staging_next(&t->staging);
+    how.stochastic = t->options.stochastic;
+    how.seed = t->options.seed;
+    for (int i = 0; i < FC_RANGES; i++) {
+        how.weight_decay = i == 0 ? t->options.weight_decay : 0;
+        block[i] = fc_adamw_prepare(&how);
     }
+    dev->k->upload(dev->stream, t->how, block, FC_RANGES * sizeof *block);
+    fc_staging_sent(&t->staging);
+}
+
+/* Over the two flat ranges; what is the same in every step, so that it can be recorded. */
+static void put_update(void *context)
+{
+    struct fc_trainer *t = context;
+    const struct fc_model *model = t->model;
+    size_t ranges[FC_RANGES + 1] = {0, model->params.n_decay, model->params.total};
+    size_t element = fc_dtype_size(model->dtype);
+    for (int i = 0; i < FC_RANGES; i++) {
+        size_t at = ranges[i], n = ranges[i + 1] - at;
+        if (n)
+            model->dev->k->adamw(model->dev->stream, (char *)model->weights + at * element,
+                                 t->master + at, t->m + at, t->v + at, t->gradients + at, n, at,
+                                 &t->how[i], model->dtype);
+    }
+}
+
+void fc_trainer_update(struct fc_trainer *t, struct fc_adamw how)
+{
+    const struct fc_params *p = &t->model->params;
+    const struct fc_kernels *k = t->model->dev->k;
+    k->range_push("optimizer");
+    send_numbers(t, how);
+    fc_graphs_run(&t->graphs, p->total, p->n_decay, put_update, t);
     k->range_pop();
 }
 
@@ -270,7 +300,7 @@ enum fc_code fc_trainer_step(struct fc_trainer *t, const struct fc_sample *const
         /* As torch.nn.utils.clip_grad_norm_, with its 1e-6. */
         if (o->clip > 0 && metrics->gradient_norm > (double)o->clip)
             how.grad_scale *= (float)((double)o->clip / (metrics->gradient_norm + 1e-6));
-        fc_trainer_update(t, &how);
+        fc_trainer_update(t, how);
         code = dev->k->sync(dev->stream, err);
     }
     dev->k->range_pop();

@@ -80,11 +80,22 @@ struct fc_adamw {
     /* How 16-bit weights are rounded: to nearest even, or (stochastic) up with the probability that
      * is what is cut off, so that steps smaller than half a unit are not lost on the average. The
      * draw of element i is word j % 4 of fc_philox(seed, step, j / 4), j = first + i: it depends on
-     * nothing else, so a resumed run rounds identically. first: index of element 0 among all
-     * parameters; a multiple of 4 is fastest. */
+     * nothing else, so a resumed run rounds identically. */
     bool stochastic;
-    uint64_t seed, first;
+    uint64_t seed;
 };
+
+/* What a step does with each parameter p and its gradient g, worked out of struct fc_adamw once and
+ * not by every thread of a device: x = g grad_scale, m += gain1 (x - m), v = beta2 v + gain2 x^2,
+ * p = decay p - size m / (inverse_root sqrt(v) + eps). */
+struct fc_adamw_step {
+    float decay, gain1, beta2, gain2, inverse_root, eps, size, grad_scale;
+    uint64_t seed, number; /* of the draws */
+    bool stochastic;
+};
+
+/* For every back end, so that they take the same numbers (kernels/adamw.c; host memory). */
+struct fc_adamw_step fc_adamw_prepare(const struct fc_adamw *how);
 
 /* How to choose one token. */
 struct fc_sampling {
@@ -381,9 +392,12 @@ struct fc_kernels {
      * loss scale of fp16 training held. 1 for n = 0. */
     void (*all_finite)(struct fc_stream *s, int32_t *out, const float *g, size_t n);
     /* One step over a flat range: master[n], m[n], v[n] fp32 updated from grad[n] fp32; weights[n]
-     * (dt) = master rounded as `how` says. weights may equal master when dt is FC_F32. */
+     * (dt) = master rounded as `how` says. weights may equal master when dt is FC_F32. first: index
+     * of element 0 among all parameters; a multiple of 4 is fastest. how: [1] device memory, read
+     * when the work runs, so that a recording serves every step. */
     void (*adamw)(struct fc_stream *s, void *weights, float *master, float *m, float *v,
-                  const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt);
+                  const float *grad, size_t n, uint64_t first, const struct fc_adamw_step *how,
+                  enum fc_dtype dt);
 };
 
 /* The back ends of this build: the CPU's always, CUDA's where nvcc was found (FEDCOT_CUDA). */

@@ -317,6 +317,7 @@ void fc_cpu_sum_squares(struct fc_stream *s, double *out, const float *g, double
                         size_t n);
 void fc_cpu_all_finite(struct fc_stream *s, int32_t *out, const float *g, size_t n);
 void fc_cpu_adamw(struct fc_stream *s, void *weights, float *master, float *m, float *v,
-                  const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt);
+                  const float *grad, size_t n, uint64_t first, const struct fc_adamw_step *how,
+                  enum fc_dtype dt);
 
 #endif

@@ -42,16 +42,11 @@ void fc_cpu_all_finite(struct fc_stream *s, int32_t *out, const float *g, size_t
     *out = wrong ? 0 : 1;
 }
 
-/* The numbers of a step that are the same for every parameter. */
-struct step {
-    float decay, gain1, beta2, gain2, inverse_root, eps, size, grad_scale;
-};
-
 static void update(float *restrict p, float *restrict m, float *restrict v,
-                   const float *restrict grad, size_t n, const struct step *c)
+                   const float *restrict grad, size_t n, const struct fc_adamw_step *c)
 {
     /* Copies: the compiler cannot know that the arrays do not overlap *c. */
-    const struct step k = *c;
+    const struct fc_adamw_step k = *c;
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
         float g = grad[i] * k.grad_scale;
@@ -63,39 +58,32 @@ static void update(float *restrict p, float *restrict m, float *restrict v,
     }
 }
 
-/* weights[at..at+n) = master[at..at+n) rounded at random; see kernels.h. */
+/* weights[at..at+n) = master[at..at+n) rounded at random, of parameters that begin at `first`; see
+ * kernels.h. */
 static void store_stochastic(uint16_t *weights, const float *master, size_t at, size_t n,
-                             const struct fc_adamw *how)
+                             uint64_t first, const struct fc_adamw_step *how)
 {
     uint32_t words[4] = {0};
     for (size_t i = at; i < at + n; i++) {
-        uint64_t j = how->first + i;
+        uint64_t j = first + i;
         if (i == at || j % 4 == 0)
-            fc_philox(how->seed, how->step, j / 4, words);
+            fc_philox(how->seed, how->number, j / 4, words);
         weights[i] = fc_f32_to_bf16_random(master[i], words[j % 4]);
     }
 }
 
 void fc_cpu_adamw(struct fc_stream *s, void *weights, float *master, float *m, float *v,
-                  const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt)
+                  const float *grad, size_t n, uint64_t first, const struct fc_adamw_step *how,
+                  enum fc_dtype dt)
 {
     if (!fc_cpu_ok(s))
         return;
-    double beta1 = (double)how->beta1, beta2 = (double)how->beta2, t = (double)how->step;
-    const struct step c = {.decay = (float)(1.0 - (double)how->lr * (double)how->weight_decay),
-                           .gain1 = (float)(1.0 - beta1),
-                           .beta2 = how->beta2,
-                           .gain2 = (float)(1.0 - beta2),
-                           .inverse_root = (float)(1.0 / sqrt(1.0 - pow(beta2, t))),
-                           .eps = how->eps,
-                           .size = (float)((double)how->lr / (1.0 - pow(beta1, t))),
-                           .grad_scale = how->grad_scale};
 #pragma omp parallel for num_threads(fc_cpu_threads(s, n))
     for (size_t i = 0; i < n; i += FC_CPU_CHUNK) {
         size_t k = fc_cpu_min(FC_CPU_CHUNK, n - i);
-        update(master + i, m + i, v + i, grad + i, k, &c);
+        update(master + i, m + i, v + i, grad + i, k, how);
         if (how->stochastic && dt == FC_BF16)
-            store_stochastic(weights, master, i, k, how);
+            store_stochastic(weights, master, i, k, first, how);
         else if (weights != (void *)master)
             fc_cpu_store(weights, i, master + i, k, dt);
     }

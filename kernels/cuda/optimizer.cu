@@ -3,7 +3,8 @@
  * Floor per parameter: the norm and the check read 4 bytes; 2 FLOPs in fp64 for the norm (which
  * even a device with one fp64 unit to 64 does faster than it reads). AdamW reads 16 bytes and
  * writes 12 (+ 2 for 16-bit weights), about 14 FLOPs and one square root: memory decides.
- * sum_squares and all_finite overwrite out; adamw updates master, m, v and overwrites the weights.
+ * The numbers of a step are read once a block, 56 bytes to 61,440. sum_squares and all_finite
+ * overwrite out; adamw updates master, m, v and overwrites the weights.
  */
 #include "base/philox.h"
 #include "kernels/cuda/rows.cuh"
@@ -140,13 +141,6 @@ void fc_cuda_all_finite(struct fc_stream *s, int32_t *out, const float *g, size_
 
 enum { STEP_VECTORS = 2 }; /* vectors of a thread: 8 loads of 16 bytes in flight */
 
-/* The numbers of a step that are the same for every parameter. */
-struct step {
-    float decay, gain1, beta2, gain2, inverse_root, eps, size, grad_scale;
-    bool stochastic;
-    uint64_t seed, number, first;
-};
-
 __device__ __forceinline__ __nv_bfloat16 round_random(__nv_bfloat16, float x, uint32_t random)
 {
     return __ushort_as_bfloat16(fc_f32_to_bf16_random(x, random));
@@ -159,7 +153,7 @@ __device__ __forceinline__ __half round_random(__half, float x, uint32_t random)
 /* The weights of p, the elements first .. first + W of all; W = 4 wants first % 4 = 0. */
 template <typename T, int W>
 __device__ __forceinline__ fc_vec<T, W> rounded(const fc_vec<float, W> &p, uint64_t first,
-                                                const struct step &k)
+                                                const struct fc_adamw_step &k)
 {
     fc_vec<T, W> w;
     if constexpr (sizeof(T) == 2) {
@@ -185,8 +179,9 @@ __device__ __forceinline__ fc_vec<T, W> rounded(const fc_vec<float, W> &p, uint6
 template <typename T, int W>
 __global__ void __launch_bounds__(THREADS)
     adamw_kernel(T *weights, float *master, float *m, float *v, const float *grad, size_t n,
-                 struct step k)
+                 uint64_t place, const struct fc_adamw_step *how)
 {
+    __shared__ struct fc_adamw_step k;
     size_t first = ((size_t)blockIdx.x * STEP_VECTORS * THREADS + threadIdx.x) * W;
     fc_vec<float, W> p[STEP_VECTORS], a[STEP_VECTORS], b[STEP_VECTORS], g[STEP_VECTORS];
 #pragma unroll
@@ -199,6 +194,9 @@ __global__ void __launch_bounds__(THREADS)
             b[j] = fc_load<W>(v + at);
         }
     }
+    if (threadIdx.x == 0) /* read once a block, while the others' loads are on their way */
+        k = *how;
+    __syncthreads();
 #pragma unroll
     for (int j = 0; j < STEP_VECTORS; j++) {
         size_t at = first + (size_t)(j * THREADS * W);
@@ -217,48 +215,35 @@ __global__ void __launch_bounds__(THREADS)
         fc_store<W>(v + at, b[j]);
         fc_store<W>(master + at, p[j]);
         if ((void *)weights != (void *)master)
-            fc_store<W>(weights + at, rounded<T, W>(p[j], k.first + at, k));
+            fc_store<W>(weights + at, rounded<T, W>(p[j], place + at, k));
     }
 }
 
 template <typename T, int W>
 static void launch_adamw(struct fc_stream *s, T *weights, float *master, float *m, float *v,
-                         const float *grad, size_t n, const struct step &k)
+                         const float *grad, size_t n, uint64_t first,
+                         const struct fc_adamw_step *how)
 {
     if (n)
         FC_LAUNCH(s, (adamw_kernel<T, W>), (unsigned)fc_cuda_blocks(n, STEP_VECTORS * THREADS * W),
-                  THREADS, 0, weights, master, m, v, grad, n, k);
+                  THREADS, 0, weights, master, m, v, grad, n, first, how);
 }
 
 void fc_cuda_adamw(struct fc_stream *s, void *weights, float *master, float *m, float *v,
-                   const float *grad, size_t n, const struct fc_adamw *how, enum fc_dtype dt)
+                   const float *grad, size_t n, uint64_t first, const struct fc_adamw_step *how,
+                   enum fc_dtype dt)
 {
     if (!fc_cuda_ok(s) || n == 0)
         return;
-    double beta1 = (double)how->beta1, beta2 = (double)how->beta2, t = (double)how->step;
-    struct step k;
-    k.decay = (float)(1.0 - (double)how->lr * (double)how->weight_decay);
-    k.gain1 = (float)(1.0 - beta1);
-    k.beta2 = how->beta2;
-    k.gain2 = (float)(1.0 - beta2);
-    k.inverse_root = (float)(1.0 / sqrt(1.0 - pow(beta2, t)));
-    k.eps = how->eps;
-    k.size = (float)((double)how->lr / (1.0 - pow(beta1, t)));
-    k.grad_scale = how->grad_scale;
-    k.stochastic = how->stochastic;
-    k.seed = how->seed;
-    k.number = how->step;
-    k.first = how->first;
     fc_cuda_by_type(dt, [&](auto *type) {
         using E = std::remove_pointer_t<decltype(type)>;
         constexpr int W = 4;
         auto *w = static_cast<E *>(weights);
         bool wide = fc_cuda_vectors<W, float>(0, master, m, v, grad) &&
-                    fc_cuda_vectors<W, E>(0, weights) && (!how->stochastic || how->first % W == 0);
+                    fc_cuda_vectors<W, E>(0, weights) && first % W == 0;
         size_t whole = wide ? n - n % W : 0;
-        launch_adamw<E, W>(s, w, master, m, v, grad, whole, k);
-        k.first += whole;
+        launch_adamw<E, W>(s, w, master, m, v, grad, whole, first, how);
         launch_adamw<E, 1>(s, w + whole, master + whole, m + whole, v + whole, grad + whole,
-                           n - whole, k);
+                           n - whole, first + whole, how);
     });
 }

@@ -93,6 +93,21 @@ static void reference(double *p, double *m, double *v, const double *grad, size_
     }
 }
 
+/* Where adamw reads the step from; sent again for each. */
+static struct kt_array step_array(struct kt *t)
+{
+    return kt_array(t, sizeof(struct fc_adamw_step) / sizeof(double), KT_FLOAT64);
+}
+
+static const struct fc_adamw_step *send(struct kt *t, const struct kt_array *to,
+                                        const struct fc_adamw *how)
+{
+    const struct fc_adamw_step step = fc_adamw_prepare(how);
+    t->k->upload(t->s, to->p, &step, sizeof step);
+    kt_sync(t);
+    return to->p;
+}
+
 /* With `aliased` the fp32 weights are the master copy itself. */
 static void check_adamw(size_t n, enum fc_dtype dt, bool aliased)
 {
@@ -100,7 +115,7 @@ static void check_adamw(size_t n, enum fc_dtype dt, bool aliased)
     kt_open(&t);
     struct kt_array master = kt_random(&t, n, FC_F32, 1), m = kt_constant(&t, n, FC_F32, 0);
     struct kt_array v = kt_constant(&t, n, FC_F32, 0), grad = kt_random(&t, n, FC_F32, 2);
-    struct kt_array weights = kt_array(&t, n, (int)dt);
+    struct kt_array weights = kt_array(&t, n, (int)dt), numbers = step_array(&t);
     double *wide[3];
     for (size_t i = 0; i < 3; i++) {
         wide[i] = kt_malloc(n * sizeof **wide);
@@ -114,7 +129,8 @@ static void check_adamw(size_t n, enum fc_dtype dt, bool aliased)
                                .weight_decay = 0.1f,
                                .grad_scale = 0.37f,
                                .step = step};
-        t.k->adamw(t.s, aliased ? master.p : weights.p, master.p, m.p, v.p, grad.p, n, &how, dt);
+        t.k->adamw(t.s, aliased ? master.p : weights.p, master.p, m.p, v.p, grad.p, n, 0,
+                   send(&t, &numbers, &how), dt);
         reference(wide[0], wide[1], wide[2], grad.ref, n, &how);
     }
     kt_check(&t, &master, wide[0], 1, "adamw master");
@@ -163,6 +179,7 @@ static void check_stochastic(size_t n, size_t offset, double scale, enum fc_dtyp
     struct kt_array master = kt_random(&t, n, FC_F32, scale), m = kt_constant(&t, n, FC_F32, 0);
     struct kt_array v = kt_constant(&t, n, FC_F32, 0), grad = kt_random(&t, n, FC_F32, 2);
     struct kt_array weights = kt_array(&t, n, (int)dt), again = kt_array(&t, n, (int)dt);
+    struct kt_array numbers = step_array(&t);
     struct fc_adamw how = {.lr = 0.01f * (float)scale,
                            .beta1 = 0.9f,
                            .beta2 = 0.95f,
@@ -170,9 +187,8 @@ static void check_stochastic(size_t n, size_t offset, double scale, enum fc_dtyp
                            .grad_scale = 1,
                            .step = 3,
                            .stochastic = true,
-                           .seed = 0x123456789abcdefULL,
-                           .first = offset};
-    t.k->adamw(t.s, weights.p, master.p, m.p, v.p, grad.p, n, &how, dt);
+                           .seed = 0x123456789abcdefULL};
+    t.k->adamw(t.s, weights.p, master.p, m.p, v.p, grad.p, n, offset, send(&t, &numbers, &how), dt);
     kt_read(&t, &master);
     double *want = kt_malloc(n * sizeof *want);
     for (size_t i = 0; i < n; i++)
@@ -183,9 +199,9 @@ static void check_stochastic(size_t n, size_t offset, double scale, enum fc_dtyp
     how.lr = 0;
     for (size_t at = 0; at < n;) {
         size_t part = at == 0 && n > 5 ? 5 : n - at;
-        how.first = offset + at;
         t.k->adamw(t.s, (char *)again.p + at * 2, (float *)master.p + at, (float *)m.p + at,
-                   (float *)v.p + at, (float *)grad.p + at, part, &how, dt);
+                   (float *)v.p + at, (float *)grad.p + at, part, offset + at,
+                   send(&t, &numbers, &how), dt);
         at += part;
     }
     kt_check_within(&t, &again, want, 0, 0, "adamw stochastic weights in two ranges");
@@ -217,14 +233,15 @@ static void test_stochastic_mean(void **state)
         const double at = 1.0 + 0x1p-12; /* 1/32 of a unit of bf16, 1/4 of one of fp16 above 1 */
         struct kt_array master = kt_constant(&t, N, FC_F32, at), m = kt_constant(&t, N, FC_F32, 0);
         struct kt_array v = kt_constant(&t, N, FC_F32, 0), grad = kt_constant(&t, N, FC_F32, 0);
-        struct kt_array weights = kt_array(&t, N, (int)kt_dtypes[d]);
+        struct kt_array weights = kt_array(&t, N, (int)kt_dtypes[d]), numbers = step_array(&t);
         struct fc_adamw how = {.beta1 = 0.9f,
                                .beta2 = 0.95f,
                                .eps = 1,
                                .grad_scale = 1,
                                .step = 1,
                                .stochastic = true};
-        t.k->adamw(t.s, weights.p, master.p, m.p, v.p, grad.p, N, &how, kt_dtypes[d]);
+        t.k->adamw(t.s, weights.p, master.p, m.p, v.p, grad.p, N, 0, send(&t, &numbers, &how),
+                   kt_dtypes[d]);
         kt_read(&t, &weights);
         double sum = 0, unit = kt_dtypes[d] == FC_BF16 ? 0x1p-7 : 0x1p-10, p = 0x1p-12 / unit;
         for (size_t i = 0; i < N; i++)

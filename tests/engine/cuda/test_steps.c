@@ -1,7 +1,8 @@
 /* Ten training steps on CUDA beside the CPU: fp32 follows the CPU's to rounding, bf16 and fp16 stay
- * as near as the CPU's own bf16 does, every run has the same bits, and fp16 finds its loss scale,
- * which a resume keeps. */
+ * as near as the CPU's own bf16 does, every run has the same bits, with an update that was recorded
+ * and one that was not, and fp16 finds its loss scale, which a resume keeps. */
 #define _POSIX_C_SOURCE 200809L
+#include "engine/trainer_private.h"
 #include "tests/engine/tiny.h"
 
 #include <math.h>
@@ -12,7 +13,8 @@ enum { STEPS = 10 };
 struct course {
     double losses[STEPS], norms[STEPS];
     size_t overflows;
-    float scale; /* of the last step */
+    size_t recorded, launched; /* recordings of the update made and launched, since a resume */
+    float scale;               /* of the last step */
     unsigned char *weights;
     size_t bytes;
 };
@@ -24,6 +26,8 @@ struct how {
     size_t tokens_per_batch; /* likewise: two micro-batches */
     int stop;                /* save and load into a new trainer before this step; 0: never */
     bool stochastic;
+    bool falling; /* another learning rate in every step */
+    bool eager;   /* the update is not recorded */
 };
 
 static void open_trainer(struct tiny *t, struct fc_trainer **trainer, const char *device,
@@ -38,9 +42,13 @@ static void open_trainer(struct tiny *t, struct fc_trainer **trainer, const char
         o.loss_scale_steps = how->loss_scale_steps;
     o.stochastic = how->stochastic;
     o.seed = 5;
+    if (how->falling)
+        o.schedule = FC_SCHEDULE_COSINE;
     if (how->tokens_per_batch)
         o.tokens_per_batch = how->tokens_per_batch;
     must(fc_trainer_create(trainer, &t->model, &o, why));
+    if (how->eager)
+        (*trainer)->graphs.records = false;
 }
 
 static void resume(struct tiny *t, struct fc_trainer **trainer, const char *device,
@@ -68,12 +76,14 @@ static struct course train(const char *device, enum fc_dtype dtype, const struct
         struct fc_step_metrics m;
         if (step > 0 && step == how->stop)
             resume(&t, &trainer, device, dtype, how);
-        must(fc_trainer_step(trainer, t.list, t.n_samples, 0, &m, why));
+        must(fc_trainer_step(trainer, t.list, t.n_samples, (double)step / STEPS, &m, why));
         c.losses[step] = m.loss;
         c.norms[step] = m.gradient_norm;
         c.overflows += m.overflows;
         c.scale = m.loss_scale;
     }
+    c.recorded = trainer->graphs.recorded;
+    c.launched = trainer->graphs.launched;
     c.bytes = t.model.params.total * fc_dtype_size(dtype);
     c.weights = malloc(c.bytes);
     assert_non_null(c.weights);
@@ -143,6 +153,27 @@ static void same_bits_every_run(void **state)
     free(a.weights);
     free(b.weights);
     free(c.weights);
+}
+
+/* The update runs as it is once, is recorded once and launched from then on; learning rate, bias
+ * correction, clipping, loss scale and draws are those of the step and not of the recording. */
+static void recorded_update(void **state)
+{
+    (void)state;
+    const struct how recorded = {.falling = true, .stochastic = true, .loss_scale_steps = 3};
+    struct how eager = recorded;
+    eager.eager = true;
+    for (int dt = FC_F32; dt <= FC_F16; dt++) {
+        struct course a = train("cuda", (enum fc_dtype)dt, &recorded);
+        struct course b = train("cuda", (enum fc_dtype)dt, &eager);
+        check_same_bits(&a, &b);
+        assert_int_equal(a.recorded, 1);
+        assert_int_equal(a.launched, STEPS - 1);
+        assert_int_equal(b.recorded, 0);
+        assert_int_equal(b.launched, 0);
+        free(a.weights);
+        free(b.weights);
+    }
 }
 
 /* A scale far too large is halved until gradients fit, and doubled again every three good steps;
@@ -218,9 +249,9 @@ static void broken_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(follows_the_cpu), cmocka_unit_test(same_bits_every_run),
-        cmocka_unit_test(loss_scale),      cmocka_unit_test(stochastic_rounding),
-        cmocka_unit_test(broken_weights),
+        cmocka_unit_test(follows_the_cpu),     cmocka_unit_test(same_bits_every_run),
+        cmocka_unit_test(recorded_update),     cmocka_unit_test(loss_scale),
+        cmocka_unit_test(stochastic_rounding), cmocka_unit_test(broken_weights),
     };
     return cmocka_run_group_tests_name("engine_cuda/steps", tests, NULL, NULL);
 }
