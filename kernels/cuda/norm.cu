@@ -45,8 +45,10 @@ template <typename T> struct forward_args {
     size_t rows, C;
 };
 
+/* One block a multiprocessor is promised, so that no compiler saves registers at the price of a
+ * spill (nvcc 12.4 did, at 128). */
 template <typename T, int GROUP, int VECTORS, bool CENTERED>
-__global__ void __launch_bounds__(FORWARD_THREADS) norm_forward_kernel(struct forward_args<T> a)
+__global__ void __launch_bounds__(FORWARD_THREADS, 1) norm_forward_kernel(struct forward_args<T> a)
 {
     constexpr int W = fc_vec<T>::N, TOGETHER = FORWARD_THREADS / GROUP;
     __shared__ fc_vec<T> gain[GROUP * VECTORS], shift[CENTERED ? GROUP * VECTORS : 1];

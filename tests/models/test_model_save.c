@@ -64,6 +64,7 @@ static void fp16(void **state)
                      FC_OK);
     fc_model_file_close(file);
     file = open_model(folder);
+    norm = fc_params_find(fc_model_file_params(file), FC_P_NORM_FINAL, 0);
     assert_refused(fc_model_file_read(file, norm, FC_F16, half, &err), &err, FC_ERR_INPUT,
                    "model.norm.weight has weights beyond 65504");
     free(w);
