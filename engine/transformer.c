@@ -31,12 +31,13 @@ struct fc_transformer {
     struct fc_arena arena;
     struct layer_state *layers;
 
-    /* the batch on the device: the first five lie end to end in `inputs`, as in a staging block */
-    int32_t *inputs;                /* [5 T] */
-    int32_t *ids, *positions;       /* [T] */
-    int32_t *target_rows, *targets; /* [n_targets] */
-    float *weights;                 /* [n_targets] */
-    float *losses;                  /* [T] */
+    /* the batch on the device: the first five lie end to end, as in its staging block, in the place
+     * of that block: a batch is copied while the one before is computed */
+    int32_t *inputs[FC_STAGING_BLOCKS]; /* [5 T] */
+    int32_t *ids, *positions;           /* [T] */
+    int32_t *target_rows, *targets;     /* [n_targets] */
+    float *weights;                     /* [n_targets] */
+    float *losses;                      /* [T] */
 
     /* host memory of the batches in flight: blocks of inputs [5 T], starts [T + 1], losses [T] */
     struct fc_staging staging;
@@ -87,7 +88,8 @@ static void take_all(struct fc_transformer *t, struct fc_arena *a)
         s->gate_up = fc_arena_take(a, T * 2 * F, e);
         s->act = fc_arena_take(a, T * F, e);
     }
-    t->inputs = fc_arena_take(a, 5 * T, sizeof(int32_t));
+    for (int i = 0; i < FC_STAGING_BLOCKS; i++)
+        t->inputs[i] = fc_arena_take(a, 5 * T, sizeof(int32_t));
     t->losses = fc_arena_take(a, T, sizeof(float));
     t->xf = fc_arena_take(a, T * C, e);
     t->nf = fc_arena_take(a, T * C, e);
@@ -124,15 +126,20 @@ enum fc_code fc_transformer_create(struct fc_transformer **out, struct fc_model 
     t->m = model;
     t->max_T = max_T;
     t->layers = fc_alloc(model->config.n_layer, sizeof *t->layers, "layers", err);
-    if (t->layers &&
-        fc_staging_open(&t->staging, model->dev, (7 * max_T + 1) * sizeof(int32_t), err) == FC_OK) {
+    enum fc_code code = t->layers ? FC_OK : FC_ERR_MEMORY;
+    if (code == FC_OK)
+        code = fc_staging_open(&t->staging, model->dev, (7 * max_T + 1) * sizeof(int32_t), err);
+    if (code == FC_OK)
+        code = fc_staging_overlap(&t->staging, err);
+    if (code == FC_OK) {
         take_all(t, &t->arena); /* dry run: learns the size */
         t->arena.size = t->arena.used;
         t->arena.base = fc_device_alloc(model->dev, t->arena.size, FC_MEM_ACTIVATIONS, err);
+        code = t->arena.base ? FC_OK : FC_ERR_MEMORY;
     }
-    if (!t->arena.base) {
+    if (code != FC_OK) {
         fc_transformer_free(t);
-        return FC_ERR_MEMORY;
+        return code;
     }
     t->arena.used = 0;
     take_all(t, &t->arena);
@@ -221,12 +228,12 @@ static float *upload_batch(struct fc_transformer *t, const struct fc_batch *b)
         memcpy(to, parts[i].from, parts[i].n * sizeof *to);
     memcpy(starts, b->starts, (b->B + 1) * sizeof *starts);
     t->starts = starts;
-    t->ids = t->inputs;
+    t->ids = t->inputs[t->staging.at];
     t->positions = t->ids + b->T;
     t->target_rows = t->positions + b->T;
     t->targets = t->target_rows + b->n_targets;
     t->weights = (float *)(t->targets + b->n_targets);
-    t->m->dev->k->upload(t->m->dev->stream, t->inputs, block, (size_t)(to - block) * sizeof *block);
+    fc_staging_upload(&t->staging, t->ids, (size_t)(to - block) * sizeof *block);
     return (float *)(starts + t->max_T + 1);
 }
 

@@ -168,8 +168,8 @@ struct fc_kernels {
      * between the two is made by events. Close it with stream_close, before s. NULL with *err. */
     struct fc_stream *(*copy_stream_open)(struct fc_stream *s, struct fc_error *err);
     /* An event is passed until it is recorded. record: it becomes the end of what s has been given;
-     * wait: later work of s (any stream of the device) starts after it; sync: the host waits for
-     * it, errors stay in s. A pinned ring: sync the slot's event, fill the slot, upload, record. */
+     * wait: later work of s (any stream of the device) starts after it, and an error of the stream
+     * that it was recorded in is then s's too; sync: the host waits for it, errors stay in s. A pinned ring: sync the slot's event, fill the slot, upload, record. */
     struct fc_event *(*event_open)(struct fc_stream *s, struct fc_error *err);
     void (*event_close)(struct fc_stream *s, struct fc_event *e);
     void (*event_record)(struct fc_stream *s, struct fc_event *e);

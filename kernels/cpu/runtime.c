@@ -39,7 +39,7 @@ struct fc_stream *fc_cpu_copy_stream_open(struct fc_stream *s, struct fc_error *
 }
 
 struct fc_event {
-    char unused;
+    struct fc_error error; /* of the stream that it was recorded in */
 };
 
 struct fc_event *fc_cpu_event_open(struct fc_stream *s, struct fc_error *err)
@@ -59,14 +59,13 @@ void fc_cpu_event_close(struct fc_stream *s, struct fc_event *e)
 
 void fc_cpu_event_record(struct fc_stream *s, struct fc_event *e)
 {
-    (void)s;
-    (void)e;
+    e->error = s->error;
 }
 
 void fc_cpu_event_wait(struct fc_stream *s, struct fc_event *e)
 {
-    (void)s;
-    (void)e;
+    if (e->error.code != FC_OK)
+        fc_fail(&s->error, e->error.code, "%s", e->error.text);
 }
 
 void fc_cpu_event_sync(struct fc_stream *s, struct fc_event *e)

@@ -65,6 +65,7 @@ struct fc_stream *fc_cuda_copy_stream_open(struct fc_stream *s, struct fc_error 
 
 struct fc_event {
     cudaEvent_t event;
+    struct fc_error error; /* of the stream that it was recorded in */
 };
 
 struct fc_event *fc_cuda_event_open(struct fc_stream *s, struct fc_error *err)
@@ -97,11 +98,14 @@ void fc_cuda_event_record(struct fc_stream *s, struct fc_event *e)
 {
     if (fc_cuda_ok(s))
         FC_CUDA(s, cudaEventRecord(e->event, s->stream));
+    e->error = s->error;
 }
 
 void fc_cuda_event_wait(struct fc_stream *s, struct fc_event *e)
 {
-    if (fc_cuda_ok(s))
+    if (e->error.code != FC_OK) /* what it waits for will never be there */
+        fc_fail(&s->error, e->error.code, "%s", e->error.text);
+    else if (fc_cuda_ok(s))
         FC_CUDA(s, cudaStreamWaitEvent(s->stream, e->event, 0));
 }
 

@@ -71,6 +71,37 @@ static void test_ring(void **state)
     kt_close(&t);
 }
 
+/* What one stream could not copy must not be taken for there by the stream that waits for it. */
+static void test_error_passes(void **state)
+{
+    (void)state;
+    struct kt t;
+    struct fc_error err = {0};
+    kt_open(&t);
+    struct fc_stream *copies = t.k->copy_stream_open(t.s, &err);
+    struct fc_event *there = t.k->event_open(t.s, &err);
+    assert_true(copies && there);
+    struct kt_array a = kt_random(&t, 8, FC_F32, 1), y = kt_array(&t, 8, FC_F32);
+    struct fc_gemm bad = {
+        .a = a.p, .b = a.p, .y = y.p, .m = 2, .n = 2, .k = 2, .lda = 2, .ldb = 2, .ldy = 1};
+    t.k->gemm(copies, &bad);
+    t.k->event_record(copies, there);
+    t.k->event_wait(t.s, there);
+    t.k->copy(t.s, y.p, a.p, a.bytes);
+    assert_int_equal(t.k->sync(t.s, &err), FC_ERR_INTERNAL);
+    assert_non_null(strstr(err.text, "ldy 1"));
+    kt_read(&t, &y);
+    assert_true(isnan(y.ref[0]));
+    err = (struct fc_error){0};
+    assert_int_equal(t.k->sync(copies, &err), FC_ERR_INTERNAL);
+    t.k->event_record(copies, there); /* and once it is mended, nothing is left of it */
+    t.k->event_wait(t.s, there);
+    kt_sync(&t);
+    t.k->event_close(t.s, there);
+    t.k->stream_close(copies);
+    kt_close(&t);
+}
+
 /* `begin; step; end; launch` does the step once on every back end; what is launched again does it
  * again with what lies at the same addresses then. */
 static void test_graph(void **state)
@@ -152,9 +183,9 @@ static void test_graph_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),     cmocka_unit_test(test_ring),
-        cmocka_unit_test(test_graph),       cmocka_unit_test(test_graph_products),
-        cmocka_unit_test(test_graph_error),
+        cmocka_unit_test(test_devices),        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_error_passes),   cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_graph_products), cmocka_unit_test(test_graph_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
