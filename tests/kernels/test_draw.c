@@ -181,7 +181,7 @@ static void test_no_ranking(void **state)
     for (size_t k = 0; k < sizeof tops / sizeof *tops; k++) {
         struct kt t;
         struct fc_error err = {0};
-        kt_open(&t);
+        kt_open_threads(&t, 2); /* a new stream: its very first call must tell */
         int32_t both[6] = {1, 0, 7, tops[k][0], tops[k][1], tops[k][2]};
         struct kt_array top = kt_ints(&t, both, 6), u = kt_constant(&t, 4, KT_FLOAT64, 0.0);
         struct kt_array scratch = kt_array(&t, 6, KT_INT32), out = kt_array(&t, 2, KT_INT32);
