@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
     build-essential cmake pkg-config                                # build
     libdnnl-dev libcjson-dev libnanomsg-dev libsodium-dev libpcre2-dev  # libraries
-    libcmocka-dev                                                   # tests
+    libcmocka-dev tcpdump                                           # tests
     python3 python3-pip unzip ca-certificates                       # the quickstart's model and data
 )
 

@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/../cli/common.bash"
 tiny_model
-fedcot=$(realpath "$fedcot") model=$(realpath "$model")
+fedcot=$(realpath "$fedcot") model=$(realpath "$model") tools=$(realpath "$2")
 here=$(dirname "$0")
 cc=$(command -v "${CC:-cc}" || command -v gcc) || { echo "skipped: no compiler for the leaks"; exit 77; }
 leaks=()
@@ -16,4 +16,4 @@ done
 # Under the address sanitizer a traced program has no leak check, and libraries may come before its own.
 export GOMP_SPINCOUNT=2000
 export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0:verify_asan_link_order=0"
-python3 "$here/leaks.py" "$fedcot" "$2" "$model" "$work" "${leaks[@]}"
+python3 "$here/leaks.py" "$fedcot" "$tools" "$model" "$work" "${leaks[@]}"
